@@ -1,0 +1,1 @@
+"""The command line: arguments become settings, then one call, then a sentence."""
