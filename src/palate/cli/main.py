@@ -67,12 +67,21 @@ def load_verb(verb: str) -> Any:
     module = import_module(f"palate.cli.{verb}")
     sub_app = getattr(module, f"{verb}_app", None)
     if sub_app is not None:
-        group = typer.main.get_group(sub_app)
-        group.name = verb
-        return group
-    single = typer.Typer(add_completion=False)
-    single.command(name=verb)(getattr(module, verb))
-    return typer.main.get_command(single)
+        command: Any = typer.main.get_group(sub_app)
+        command.name = verb
+    else:
+        single = typer.Typer(add_completion=False)
+        single.command(name=verb)(getattr(module, verb))
+        command = typer.main.get_command(single)
+    _without_boxes(command)
+    return command
+
+
+def _without_boxes(command: Any) -> None:
+    """Print help as plain text, which wraps paragraphs and can be searched and copied."""
+    command.rich_markup_mode = None
+    for inner in getattr(command, "commands", {}).values():
+        _without_boxes(inner)
 
 
 class _Verbs(TyperGroup):
@@ -126,6 +135,7 @@ app = typer.Typer(
     add_completion=False,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
