@@ -1,0 +1,1 @@
+"""Networks, their tokens, their pixels and their files."""

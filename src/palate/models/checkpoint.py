@@ -1,0 +1,285 @@
+"""Weights are data: files are read without running code, and every name must fit."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from palate.errors import CheckpointError
+
+Activation = Literal["quick_gelu", "gelu"]
+Weights = dict[str, Tensor]
+
+# OpenAI's exported archives carry these numbers among the weights.
+_NOT_WEIGHTS = frozenset({"input_resolution", "context_length", "vocab_size"})
+_BLOCK = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+    "attn.out_proj": "self_attn.out_proj",
+}
+_PLAIN = {
+    "logit_scale": "logit_scale",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
+    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
+    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+}
+_TRANSPOSED = {
+    "visual.proj": "visual_projection.weight",
+    "text_projection": "text_projection.weight",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """The sizes of a CLIP, in the spelling of openai/CLIP.
+
+    All but the heads and the activation can be read from the weights.
+    """
+
+    embed_dim: int
+    image_resolution: int
+    vision_layers: int
+    vision_width: int
+    vision_patch_size: int
+    vision_mlp: int
+    context_length: int
+    vocab_size: int
+    transformer_width: int
+    transformer_layers: int
+    transformer_mlp: int
+    vision_heads: int = 0
+    transformer_heads: int = 0
+    activation: Activation = "quick_gelu"
+
+
+# (vision width, vision layers, patch, text width, text layers, embedding) of the CLIPs that OpenAI
+# published, whose heads are 64 wide. Other sizes must say their heads.
+_OPENAI = frozenset(
+    {(768, 12, 32, 512, 12, 512), (768, 12, 16, 512, 12, 512), (1024, 24, 14, 768, 12, 768)}
+)
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a state dict from safetensors or a PyTorch file, without running anything from it.
+
+    A dictionary with the entry ``state_dict`` is unwrapped and a common prefix ``module.`` is
+    dropped. Raises CheckpointError for a missing, damaged or foreign file and for a pickled module.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weights file")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    content = _load_plain(path)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(
+            f"{path}: found a {type(content).__name__}, expected a dictionary of tensors"
+        )
+    if odd := [name for name, value in content.items() if not isinstance(value, Tensor)]:
+        raise CheckpointError(
+            f"{path}: entry '{odd[0]}' is no tensor, expected a dictionary of tensors"
+        )
+    if all(name.startswith("module.") for name in content):
+        content = {name.removeprefix("module."): value for name, value in content.items()}
+    return {name: value for name, value in content.items() if name not in _NOT_WEIGHTS}
+
+
+def _load_plain(path: Path) -> Any:
+    """Unpickle with PyTorch's reader that builds only tensors and plain containers."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_unsafe(path, str(error))) from error
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a readable PyTorch checkpoint ({reason})") from error
+
+
+def _unsafe(path: Path, message: str) -> str:
+    """Say which class a pickle wanted to build, or that the file is no pickle at all."""
+    for mark in ("GLOBAL ", "Unsupported global: "):
+        if mark in message:
+            name = message.split(mark)[1].split(maxsplit=1)[0].strip("`'\".,:")
+            return f"{path}: refused, since reading it would run code ({name}); expected a file of plain tensors"
+    return f"{path}: not a PyTorch checkpoint of plain tensors"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that describes weights."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: found a {type(content).__name__}, expected an object")
+    return content
+
+
+def read_architecture(weights: Weights, where: Path, given: Path | None = None) -> Architecture:
+    """Read a CLIP's sizes from OpenAI-named weights, and its heads from a file or a known size.
+
+    ``given`` is a JSON file in OpenAI's spelling (``vision_heads``, ``transformer_heads``,
+    ``activation``); whatever else it says must agree with the weights.
+    """
+    sizes = _measure(weights, where)
+    said = read_json(given) if given is not None else {}
+    names = {field.name for field in fields(Architecture)}
+    if unknown := sorted(set(said) - names):
+        raise CheckpointError(f"{given}: unknown entry '{unknown[0]}', expected {sorted(names)}")
+    for name, size in sizes.items():
+        if said.get(name, size) != size:
+            raise CheckpointError(f"{given}: {name} is {said[name]}, but {where} has {size}")
+    if "vision_heads" not in said or "transformer_heads" not in said:
+        key = tuple(
+            sizes[name]
+            for name in (
+                *("vision_width", "vision_layers", "vision_patch_size"),
+                *("transformer_width", "transformer_layers", "embed_dim"),
+            )
+        )
+        if key not in _OPENAI:
+            raise CheckpointError(
+                f"{where}: the weights do not say how many attention heads they have; expected "
+                "vision_heads and transformer_heads in an architecture file"
+            )
+        said = {
+            "vision_heads": sizes["vision_width"] // 64,
+            "transformer_heads": sizes["transformer_width"] // 64,
+        } | said
+    if said.get("activation", "quick_gelu") not in {"quick_gelu", "gelu"}:
+        raise CheckpointError(
+            f"{given}: activation is {said['activation']!r}, expected 'quick_gelu' or 'gelu'"
+        )
+    return Architecture(**(said | sizes))
+
+
+def _measure(weights: Weights, where: Path) -> dict[str, int]:
+    """Read every size that the shapes of OpenAI-named weights tell."""
+
+    def shape(name: str, axes: int) -> tuple[int, ...]:
+        if name not in weights or weights[name].ndim != axes:
+            raise CheckpointError(
+                f"{where}: not a CLIP in OpenAI's format, '{name}' is missing or misshapen"
+            )
+        return tuple(weights[name].shape)
+
+    width, _, patch, _ = shape("visual.conv1.weight", 4)
+    grid = round((shape("visual.positional_embedding", 2)[0] - 1) ** 0.5)
+    vocabulary, text_width = shape("token_embedding.weight", 2)
+    return {
+        "embed_dim": shape("visual.proj", 2)[1],
+        "image_resolution": grid * patch,
+        "vision_layers": _count(weights, "visual.transformer.resblocks."),
+        "vision_width": width,
+        "vision_patch_size": patch,
+        "vision_mlp": shape("visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        "context_length": shape("positional_embedding", 2)[0],
+        "vocab_size": vocabulary,
+        "transformer_width": text_width,
+        "transformer_layers": _count(weights, "transformer.resblocks."),
+        "transformer_mlp": shape("transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+    }
+
+
+def _count(weights: Weights, prefix: str) -> int:
+    """Count the blocks of a tower."""
+    numbers = {name[len(prefix) :].split(".")[0] for name in weights if name.startswith(prefix)}
+    return len(numbers)
+
+
+def from_openai(weights: Weights, where: Path) -> Weights:
+    """Rename OpenAI's tensors to those of transformers' CLIPModel; an unknown name is refused."""
+    renamed: Weights = {}
+    unknown = []
+    for name, value in weights.items():
+        found = dict(_rename(name, value))
+        if not found:
+            unknown.append(name)
+        renamed.update(found)
+    if unknown:
+        raise CheckpointError(
+            f"{where}: {len(unknown)} tensors that a CLIP does not have: {_some(unknown)}"
+        )
+    return renamed
+
+
+def _rename(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Give transformers' names for one tensor: none if unknown, three for a joint projection."""
+    if name in _PLAIN:
+        yield _PLAIN[name], value
+    elif name in _TRANSPOSED:
+        yield _TRANSPOSED[name], value.T.contiguous()
+    else:
+        tower, mark, rest = name.partition("transformer.resblocks.")
+        number, _, part = rest.partition(".")
+        if not mark or tower not in {"", "visual."} or not number.isdigit():
+            return
+        prefix = f"{'vision' if tower else 'text'}_model.encoder.layers.{number}."
+        if part in {"attn.in_proj_weight", "attn.in_proj_bias"}:
+            kind = part.removeprefix("attn.in_proj_")
+            for letter, third in zip("qkv", value.chunk(3), strict=True):
+                yield f"{prefix}self_attn.{letter}_proj.{kind}", third.contiguous()
+            return
+        layer, _, kind = part.rpartition(".")
+        if layer in _BLOCK:
+            yield f"{prefix}{_BLOCK[layer]}.{kind}", value
+
+
+def check_names(weights: Weights, expected: Mapping[str, torch.Size], where: Path) -> None:
+    """Refuse weights with a missing, extra, misshapen or non-finite tensor, and list them."""
+    missing = [name for name in expected if name not in weights]
+    extra = [name for name in weights if name not in expected]
+    misshapen = [
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in weights and weights[name].shape != shape
+    ]
+    faults = [
+        f"{len(names)} {kind}: {_some(names)}"
+        for kind, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
+        if names
+    ]
+    if faults:
+        raise CheckpointError(f"{where}: the tensors do not fit the model: {'; '.join(faults)}")
+    if odd := [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]:
+        raise CheckpointError(
+            f"{where}: {len(odd)} tensors hold values that are not finite: {_some(odd)}"
+        )
+
+
+def _some(names: list[str]) -> str:
+    """Write the first names of a list and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,387 @@
+"""A CLIP with its tokenizer and its preparation: read it, use it, write it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from palate.errors import CheckpointError
+from palate.models.checkpoint import (
+    Architecture,
+    Weights,
+    check_names,
+    from_openai,
+    read_architecture,
+    read_json,
+    read_weights,
+)
+from palate.models.pixels import PROFILES, Preparation, preparation_dict, preparation_from
+from palate.models.tokens import Tokenizer, find_tokenizer, read_tokenizer
+from palate.runs import atomic_path, write_atomic
+
+if TYPE_CHECKING:
+    from transformers import CLIPConfig, CLIPModel
+
+_FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+CARD = "palate.json"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Two towers that place images and prompts on one sphere.
+
+    ``about`` says what a saved folder says of itself: ``name``, ``unit``, ``dimension`` and more.
+    The towers can be run in parts, so that what is frozen need be computed only once. Every
+    feature in Palate comes from these parts; there is no second forward pass.
+    """
+
+    model: CLIPModel
+    tokenizer: Tokenizer
+    preparation: Preparation
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the weights."""
+        device: torch.device = self.model.logit_scale.device
+        return device
+
+    def image_features(
+        self, pixels: Float[Tensor, "images 3 size size"]
+    ) -> Float[Tensor, "images dim"]:
+        """Give unit-length features of prepared pixels."""
+        return self.image_head(self.image_blocks(self.image_stem(pixels)))
+
+    def text_features(self, ids: Int[Tensor, "prompts context"]) -> Float[Tensor, "prompts dim"]:
+        """Give unit-length features of token numbers."""
+        return self.text_head(self.text_blocks(self.text_stem(ids)), ids)
+
+    def image_stem(
+        self, pixels: Float[Tensor, "images 3 size size"]
+    ) -> Float[Tensor, "images patches width"]:
+        """Embed the patches of prepared pixels."""
+        tower = self.model.vision_model
+        hidden: Tensor = tower.pre_layrnorm(tower.embeddings(pixels))
+        return hidden
+
+    def image_blocks(
+        self, hidden: Float[Tensor, "images patches width"], first: int = 0, last: int | None = None
+    ) -> Float[Tensor, "images patches width"]:
+        """Run blocks ``first`` up to but not including ``last`` of the image tower."""
+        for block in self.model.vision_model.encoder.layers[first:last]:
+            hidden = _alone(block(hidden, attention_mask=None))
+        return hidden
+
+    def image_head(
+        self, hidden: Float[Tensor, "images patches width"]
+    ) -> Float[Tensor, "images dim"]:
+        """Project the class token to a unit-length feature."""
+        pooled = self.model.vision_model.post_layernorm(hidden[:, 0])
+        return functional.normalize(self.model.visual_projection(pooled), dim=-1)
+
+    def text_stem(
+        self, ids: Int[Tensor, "prompts context"]
+    ) -> Float[Tensor, "prompts context width"]:
+        """Embed token numbers."""
+        hidden: Tensor = self.model.text_model.embeddings(input_ids=ids)
+        return hidden
+
+    def text_blocks(
+        self,
+        hidden: Float[Tensor, "prompts context width"],
+        first: int = 0,
+        last: int | None = None,
+    ) -> Float[Tensor, "prompts context width"]:
+        """Run blocks ``first`` up to but not including ``last`` of the text tower."""
+        length = hidden.shape[1]
+        ahead = torch.ones(length, length, dtype=torch.bool, device=hidden.device).triu(1)
+        mask = torch.zeros(1, 1, length, length, dtype=hidden.dtype, device=hidden.device)
+        mask = mask.masked_fill(ahead, torch.finfo(hidden.dtype).min)
+        for block in self.model.text_model.encoder.layers[first:last]:
+            hidden = _alone(block(hidden, attention_mask=mask))
+        return hidden
+
+    def text_head(
+        self, hidden: Float[Tensor, "prompts context width"], ids: Int[Tensor, "prompts context"]
+    ) -> Float[Tensor, "prompts dim"]:
+        """Project the state at the end token to a unit-length feature."""
+        hidden = self.model.text_model.final_layer_norm(hidden)
+        rows = torch.arange(len(ids), device=ids.device)
+        pooled = hidden[rows, self._ends(ids).int().argmax(-1)]
+        return functional.normalize(self.model.text_projection(pooled), dim=-1)
+
+    def _ends(self, ids: Int[Tensor, "prompts context"]) -> Bool[Tensor, "prompts context"]:
+        """Mark where prompts end: the end token, or the largest number in folders from before 2023.
+
+        transformers wrote eos_token_id = 2 until mid-2023 and still pools such folders at the
+        largest token number.
+        """
+        end = self.model.config.text_config.eos_token_id
+        return ids == (ids.amax(-1, keepdim=True) if end == 2 else end)
+
+    def fingerprint(self) -> str:
+        """Give 16 hexadecimal digits that change with any weight, the tokens or the preparation.
+
+        The same function has the same fingerprint in whatever file or precision it was stored, as
+        long as its float32 values are the same.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        config = self.model.config
+        towers = (config.vision_config, config.text_config)
+        facts = {
+            "heads": [tower.num_attention_heads for tower in towers],
+            "activation": [tower.hidden_act for tower in towers],
+            "preparation": preparation_dict(self.preparation),
+            "tokens": [self.tokenizer.context, self.tokenizer.pad, self.tokenizer.clean],
+            "merges": self.tokenizer.merges,
+            "vocabulary": sorted(self.tokenizer.vocabulary.items()),
+        }
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def load_clip(
+    path: Path,
+    *,
+    tokenizer: Path | None = None,
+    architecture: Path | None = None,
+    profile: str = "openai-clip",
+    device: str = "cpu",
+) -> Clip:
+    """Load a CLIP from a saved folder or from an official checkpoint file, in float32.
+
+    A folder holds transformers' ``config.json``, ``model.safetensors`` and tokenizer files; one
+    that Palate wrote also holds ``palate.json``. A file holds OpenAI's tensor names; its vocabulary
+    (``tokenizer``) and what the weights do not tell (``architecture``) are looked for beside it
+    when they are not given, and it is prepared by ``profile``. Nothing is fetched and nothing from
+    the file is run. Raises CheckpointError.
+    """
+    if path.is_dir():
+        clip = _load_folder(path, tokenizer)
+    elif path.is_file():
+        clip = _load_official(path, tokenizer, architecture, PROFILES[profile])
+    else:
+        raise CheckpointError(f"{path}: no such weights file or folder")
+    clip.model.to(device)
+    return clip
+
+
+def save_clip(clip: Clip, folder: Path, **about: object) -> None:
+    """Write a CLIP as a standard folder that Palate and transformers load.
+
+    ``about`` is added to what the folder says of itself in ``palate.json``, which is written last:
+    a folder with it is complete. Files that are already there are replaced one by one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: value.detach().to("cpu", torch.float32).contiguous()
+        for name, value in clip.model.state_dict().items()
+    }
+    with atomic_path(folder / "model.safetensors") as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
+    config = clip.model.config.to_dict() | {"architectures": ["CLIPModel"], "dtype": "float32"}
+    files = {"config.json": _json(config)} | clip.tokenizer.files()
+    if (processor := _processor(clip.preparation)) is not None:
+        files["preprocessor_config.json"] = _json(processor)
+    for name, text in files.items():
+        write_atomic(folder / name, text)
+    card = dict(clip.about) | {
+        "format": 1,
+        "kind": "clip",
+        "preparation": preparation_dict(clip.preparation),
+        "tokens": {
+            "context": clip.tokenizer.context,
+            "pad": clip.tokenizer.pad,
+            "clean": clip.tokenizer.clean,
+        },
+    }
+    write_atomic(folder / CARD, _json(card | about))
+
+
+def build_model(config: CLIPConfig, weights: Weights, where: Path) -> CLIPModel:
+    """Build transformers' CLIPModel around weights, in float32 and evaluation mode.
+
+    The model is laid out without memory first: filling it with random numbers would take longer
+    than reading the weights, and would disturb the caller's random state.
+    """
+    from transformers import CLIPModel
+
+    with torch.device("meta"):
+        model = CLIPModel(config)
+    weights = {name: value for name, value in weights.items() if not name.endswith(".position_ids")}
+    check_names(weights, {name: value.shape for name, value in model.state_dict().items()}, where)
+    # `to_empty` leaves buffers that are not saved undefined; a CLIP has these two.
+    model.to_empty(device="cpu")
+    for tower in (model.vision_model, model.text_model):
+        ids = tower.embeddings.position_ids
+        tower.embeddings.position_ids = torch.arange(ids.shape[-1]).expand(1, -1).clone()
+    model.load_state_dict(
+        {name: value.to(torch.float32) for name, value in weights.items()}, strict=True
+    )
+    return model.requires_grad_(requires_grad=False).eval()
+
+
+def _load_official(
+    path: Path, tokenizer: Path | None, architecture: Path | None, preparation: Preparation
+) -> Clip:
+    """Load a file with OpenAI's tensor names."""
+    beside = path.parent / "architecture.json"
+    weights = read_weights(path)
+    found = read_architecture(weights, path, architecture or (beside if beside.is_file() else None))
+    words = tokenizer or find_tokenizer(path.parent)
+    if words is None:
+        raise CheckpointError(
+            f"{path}: no vocabulary beside the weights; expected bpe_simple_vocab_16e6.txt.gz there "
+            "or a tokenizer file or folder given by name"
+        )
+    reader = read_tokenizer(
+        words, vocabulary_size=found.vocab_size, context=found.context_length, pad=0, clean="openai"
+    )
+    if found.image_resolution != preparation.size:
+        raise CheckpointError(
+            f"{path}: the weights take images of {found.image_resolution} pixels, "
+            f"but the preparation makes {preparation.size}"
+        )
+    model = build_model(_config(found, reader), from_openai(weights, path), path)
+    return Clip(model, reader, preparation)
+
+
+def _config(found: Architecture, tokenizer: Tokenizer) -> CLIPConfig:
+    """Write OpenAI's sizes as a transformers configuration."""
+    from transformers import CLIPConfig
+
+    text = {
+        "vocab_size": found.vocab_size,
+        "hidden_size": found.transformer_width,
+        "intermediate_size": found.transformer_mlp,
+        "num_hidden_layers": found.transformer_layers,
+        "num_attention_heads": found.transformer_heads,
+        "max_position_embeddings": found.context_length,
+        "bos_token_id": tokenizer.start,
+        "eos_token_id": tokenizer.end,
+        "pad_token_id": tokenizer.pad,
+    }
+    vision = {
+        "hidden_size": found.vision_width,
+        "intermediate_size": found.vision_mlp,
+        "num_hidden_layers": found.vision_layers,
+        "num_attention_heads": found.vision_heads,
+        "image_size": found.image_resolution,
+        "patch_size": found.vision_patch_size,
+    }
+    shared = {"hidden_act": found.activation, "projection_dim": found.embed_dim}
+    return CLIPConfig(
+        text_config=text | shared, vision_config=vision | shared, projection_dim=found.embed_dim
+    )
+
+
+def _load_folder(folder: Path, tokenizer: Path | None) -> Clip:
+    """Load a folder in transformers' layout, with Palate's card where there is one."""
+    from transformers import CLIPConfig
+
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: no config.json, expected a folder with a saved CLIP")
+    raw = read_json(folder / "config.json")
+    if raw.get("model_type") != "clip":
+        raise CheckpointError(
+            f"{folder / 'config.json'}: model_type is {raw.get('model_type')!r}, expected 'clip'"
+        )
+    raw.pop("transformers_version", None)
+    config = CLIPConfig.from_dict(raw)
+    card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
+    tokens = card.get("tokens", {})
+    words = read_tokenizer(
+        tokenizer or folder,
+        vocabulary_size=config.text_config.vocab_size,
+        context=tokens.get("context", config.text_config.max_position_embeddings),
+        pad=tokens.get("pad"),
+        clean=tokens.get("clean"),
+    )
+    preparation = (
+        preparation_from(card["preparation"], str(folder / CARD))
+        if "preparation" in card
+        else _folder_preparation(folder, config.vision_config.image_size)
+    )
+    if preparation.size != config.vision_config.image_size:
+        raise CheckpointError(
+            f"{folder}: the weights take images of {config.vision_config.image_size} pixels, "
+            f"but the preparation makes {preparation.size}"
+        )
+    names = ("model.safetensors", "pytorch_model.bin")
+    path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+    return Clip(build_model(config, read_weights(path), path), words, preparation, card)
+
+
+def _folder_preparation(folder: Path, size: int) -> Preparation:
+    """Read transformers' ``preprocessor_config.json``, or take CLIP's preparation at this size."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return Preparation(size=size)
+    said = read_json(path)
+    edge = said.get("size", size)
+    stretched = isinstance(edge, dict) and "shortest_edge" not in edge
+    try:
+        return Preparation(
+            size=size,
+            resize="exact" if stretched else "shorter",
+            interpolation=_FILTERS[said.get("resample", 3)],  # type: ignore[arg-type]
+            mean=_three(said, "image_mean"),
+            std=_three(said, "image_std"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: a preparation that is not understood ({error})") from error
+
+
+def _three(said: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+    """Read three numbers, one per colour."""
+    red, green, blue = said[name]
+    return float(red), float(green), float(blue)
+
+
+def _processor(how: Preparation) -> dict[str, object] | None:
+    """Write a preparation as transformers' CLIP image processor, if it can express it."""
+    if how.domain != "pil" or how.resize == "longer":
+        return None
+    square = {"height": how.size, "width": how.size}
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": how.size} if how.resize == "shorter" else square,
+        "resample": next(number for number, name in _FILTERS.items() if name == how.interpolation),
+        "do_center_crop": how.resize == "shorter",
+        "crop_size": square,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(how.mean),
+        "image_std": list(how.std),
+    }
+
+
+def encode_prompts(clip: Clip, prompts: Sequence[str]) -> Int[Tensor, "prompts context"]:
+    """Give the token numbers of prompts on the model's device."""
+    return clip.tokenizer.batch(prompts).ids.to(clip.device)
+
+
+def _alone(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Take the hidden state from a block that may give more beside it."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _json(value: object) -> str:
+    """Write a value as JSON for a file that people may read."""
+    return json.dumps(value, indent=2, sort_keys=True, default=str) + "\n"
