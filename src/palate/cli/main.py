@@ -31,6 +31,8 @@ VERBS = {
 # a library that is no part of the core -> the extra that brings it
 EXTRAS = {
     "accelerate": "models",
+    "ftfy": "models",
+    "regex": "models",
     "safetensors": "models",
     "tokenizers": "models",
     "torch": "models",
