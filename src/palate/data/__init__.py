@@ -1,0 +1,1 @@
+"""Images, choices, scores and labels: four tables, read, checked, split and audited."""
