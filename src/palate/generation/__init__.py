@@ -1,0 +1,1 @@
+"""Text-to-image: prompts in, an images table out, the same image whatever the batch or the restart."""

@@ -1,0 +1,253 @@
+"""Generate: prompts to images, the same image whatever the batch's company, the order or a restart.
+
+An image's noise has an address: the run's name, the prompt and the index. Batches are always filled
+up to ``batch`` rows, because a matrix product of another shape may round differently: at one
+``batch`` the files are equal byte for byte, and between two they differ by at most one level of 255
+where a value lay on the edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from PIL.PngImagePlugin import PngInfo
+
+from palate.data.images import probe_image
+from palate.data.records import Image, json_text
+from palate.data.tables import read_table, to_table, write_table
+from palate.errors import DataError, ImageError, SettingsError
+from palate.generation.generator import Generator
+from palate.runs import atomic_path, hash_text, seed_for, start_run, track
+
+_FLAG = "palate-flagged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateSettings:
+    """How images are generated; the defaults are those of the HPS paper's pictures."""
+
+    images_per_prompt: int = 4
+    steps: int = 50
+    guidance: float = 7.5
+    """Classifier-free guidance; at 1 or below there is none, and the negative prompt is not read."""
+    negative_prompt: str | None = None
+    """None takes the identifier that the adapter's file names, and nothing without an adapter."""
+    batch: int = 4
+    """Images per forward. Larger is faster while memory lasts; see the module on rounding."""
+    run: str = "generate"
+    """The first part of every image's random address: another name gives other images."""
+    height: int | None = None
+    width: int | None = None
+    """Pixels; None is the size that the model was trained at."""
+    eta: float = 0.0
+    """Noise added on the way, for DDIM schedulers only."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no image."""
+        for name in ("images_per_prompt", "steps", "batch"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One image to make: its prompt, its index among the prompt's images, its seed and its key."""
+
+    image: str
+    prompt: str
+    index: int
+    seed: int
+
+
+def generate(
+    prompts: Sequence[str],
+    generator: Generator,
+    out: Path,
+    settings: GenerateSettings | None = None,
+    *,
+    overwrite: bool = False,
+) -> Any:
+    """Generate images of prompts into a data-set folder; killed and called again, it goes on.
+
+    Args:
+        prompts: texts; one that is given twice is generated once.
+        generator: from ``load_generator``.
+        out: gets ``images/<key>.png``, ``images.parquet`` and ``run.json``.
+        settings: see ``GenerateSettings``.
+        overwrite: empty the folder first if it holds a run.
+
+    Returns:
+        The images table, in the order of the prompts, then of the index.
+
+    Raises:
+        SettingsError: a negative prompt that this guidance cannot use, or a size that does not fit.
+        DataError: no prompts.
+        RunError: the folder holds another run or cannot be written.
+    """
+    settings = settings or GenerateSettings()
+    distinct = list(dict.fromkeys(prompts))
+    if not distinct:
+        raise DataError("no prompts to generate from, expected at least one")
+    plan = _resolve(generator, settings)
+    inputs = {
+        "generator": generator.fingerprint,
+        "negative_prompt": plan["negative_prompt"],
+        "prompts": hash_text(*distinct),
+    }
+    with start_run("generate", out, settings, inputs, overwrite=overwrite) as run:
+        if run.finished:
+            return read_table(out / "images.parquet", "images")
+        requests = list_requests(distinct, generator, settings)
+        remaining = [request for request in requests if not _is_whole(out, request)]
+        run.note(already_there=len(requests) - len(remaining))
+        _make_images(remaining, generator, plan, settings, out)
+        table = to_table((_row(out, request, generator, plan) for request in requests), "images")
+        write_table(table, out / "images.parquet")
+        run.finish(
+            {
+                "images": len(requests),
+                "prompts": len(distinct),
+                "repeated_prompts": len(prompts) - len(distinct),
+                "truncated_prompts": len(generator.truncated(distinct)),
+                "flagged_images": sum(value is not None for value in table["details"].to_pylist()),
+                "generator": generator.label,
+                "adapter": str(generator.adapter.path) if generator.adapter else None,
+                "adapter_made_for_this_base": _same_base(generator),
+                **plan,
+            },
+            files=["images.parquet", *(f"images/{request.image}.png" for request in requests)],
+        )
+    return table
+
+
+def list_requests(
+    prompts: Sequence[str], generator: Generator, settings: GenerateSettings
+) -> list[Request]:
+    """List the images to make, with the seed and the key that each one's address gives it.
+
+    The seed comes from run, prompt and index alone, so that two generators, or one with and without
+    an adapter, start from the same noise. The key also names the generator and the settings.
+    """
+    plan = json_text(_resolve(generator, settings)) or ""
+    requests = []
+    for prompt in prompts:
+        for index in range(settings.images_per_prompt):
+            address = (generator.fingerprint, plan, settings.run, prompt, str(index))
+            seed = seed_for(settings.run, prompt, index)
+            requests.append(Request(hash_text(*address)[:20], prompt, index, seed))
+    return requests
+
+
+def _resolve(generator: Generator, settings: GenerateSettings) -> dict[str, Any]:
+    """Fill in what the settings left to the model and the adapter: all that decides an image."""
+    from palate.generation.sampling import image_size
+
+    identifier = generator.adapter.identifier if generator.adapter else None
+    negative = settings.negative_prompt
+    if negative is None:
+        negative = identifier or ""
+    if negative and settings.guidance <= 1:
+        raise SettingsError(
+            f"guidance is {settings.guidance}, which cannot use the negative prompt {negative!r}; "
+            "expected a guidance above 1, or an empty negative prompt"
+        )
+    height, width = image_size(generator.pipeline)
+    plan: dict[str, Any] = {
+        "steps": settings.steps,
+        "guidance": settings.guidance,
+        "negative_prompt": negative,
+        "height": settings.height or height,
+        "width": settings.width or width,
+        "eta": settings.eta,
+        "scheduler": type(generator.pipeline.scheduler).__name__,
+    }
+    for name in ("height", "width"):
+        if plan[name] % 8 or plan[name] % generator.pipeline.vae_scale_factor:
+            raise SettingsError(f"{name} is {plan[name]}, expected a multiple of 8")
+    return plan
+
+
+def _make_images(
+    remaining: Sequence[Request],
+    generator: Generator,
+    plan: dict[str, Any],
+    settings: GenerateSettings,
+    out: Path,
+) -> None:
+    """Make and write the images that are not there yet."""
+    from palate.generation.sampling import Sampling, sample, to_bytes
+
+    negative = generator.encode([plan["negative_prompt"]])
+    how = Sampling(**{name: plan[name] for name in Sampling.__slots__})
+    starts = range(0, len(remaining), settings.batch)
+    for start in track(starts, "generating"):
+        wanted = list(remaining[start : start + settings.batch])
+        filled = wanted + wanted[-1:] * (settings.batch - len(wanted))
+        text = generator.encode([request.prompt for request in filled])
+        seeds = [request.seed for request in filled]
+        images, flags = sample(generator.pipeline, text, negative, seeds, how)
+        arrays = to_bytes(images[: len(wanted)]).numpy()
+        for request, image, flag in zip(wanted, arrays, flags, strict=False):
+            _write_image(out, request, image, flagged=flag)
+
+
+def _file(out: Path, request: Request) -> Path:
+    return out / "images" / f"{request.image}.png"
+
+
+def _write_image(
+    out: Path, request: Request, image: np.ndarray[Any, np.dtype[np.uint8]], *, flagged: bool
+) -> None:
+    notes = PngInfo()
+    if flagged:
+        notes.add_text(_FLAG, "1")
+    with atomic_path(_file(out, request)) as temporary:
+        PIL.Image.fromarray(image).save(temporary, format="PNG", pnginfo=notes)
+
+
+def _is_flagged(path: Path) -> bool:
+    """Tell whether the pipeline's safety checker blackened this image; the file itself says so."""
+    with PIL.Image.open(path) as opened:
+        return _FLAG in opened.info
+
+
+def _is_whole(out: Path, request: Request) -> bool:
+    """Tell whether an image is there and can be read: its name says that it is the right one."""
+    path = _file(out, request)
+    if not path.exists():
+        return False
+    try:
+        probe_image(path)
+    except ImageError:
+        return False
+    return True
+
+
+def _row(out: Path, request: Request, generator: Generator, plan: dict[str, Any]) -> Image:
+    facts = probe_image(_file(out, request), decode=False)
+    how = {**plan, "fingerprint": generator.fingerprint, "index": request.index}
+    if generator.adapter is not None:
+        how |= {"adapter": generator.adapter.fingerprint, "strength": generator.strength}
+    return Image(
+        image=request.image,
+        prompt=request.prompt,
+        path=f"images/{request.image}.png",
+        sha256=facts.sha256,
+        width=facts.width,
+        height=facts.height,
+        generator=generator.label,
+        seed=request.seed,
+        settings=json_text(how),
+        details=json_text({"flagged": True} if _is_flagged(_file(out, request)) else {}),
+    )
+
+
+def _same_base(generator: Generator) -> bool | None:
+    """Say whether the adapter was trained on this very base; None where its file does not say."""
+    base = generator.adapter.details.get("base") if generator.adapter else None
+    return None if base is None else base == generator.base
