@@ -1,0 +1,1 @@
+"""Accuracy, agreement and intervals: columns in, frozen results with their settings out."""

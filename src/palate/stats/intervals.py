@@ -1,0 +1,274 @@
+"""How sure a mean is: intervals by resampling whole prompts.
+
+Answers about one prompt are not independent, so the unit that is drawn again is the cluster
+(usually the prompt) and never the row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.errors import DataError
+
+Column = NDArray[Any] | Sequence[Any]
+"""One value per row: a NumPy array or a list."""
+
+Average = Literal["micro", "macro"]
+WinTies = Literal["half", "drop", "loss"]
+_BLOCK: Final = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """How intervals are made: their level, the number of resamples and the seed."""
+
+    level: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that give no interval."""
+        if not 0 < self.level < 1:
+            raise DataError(f"an interval of level {self.level}, expected between 0 and 1")
+        if self.resamples < 100:
+            raise DataError(f"{self.resamples} resamples, expected at least 100 for an interval")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean with its interval, and how both were made.
+
+    `low` and `high` are not a number where there is only one cluster. `count` is the number of
+    values, `clusters` the number of independent units.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+    clusters: int
+    average: Average
+    bootstrap: Bootstrap
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; an undefined bound is None."""
+        return {
+            "value": _plain(self.value),
+            "low": _plain(self.low),
+            "high": _plain(self.high),
+            "count": self.count,
+            "clusters": self.clusters,
+            "average": self.average,
+            "level": self.bootstrap.level,
+            "method": "bootstrap over clusters",
+            "resamples": self.bootstrap.resamples,
+            "seed": self.bootstrap.seed,
+        }
+
+
+def mean_estimate(
+    values: Column,
+    clusters: Column | None = None,
+    *,
+    average: Average = "micro",
+    bootstrap: Bootstrap | None = None,
+) -> Estimate:
+    """Mean of values with an interval that resamples clusters.
+
+    `values` has one number per row and `clusters` one label per row (None: every row is its own).
+    `micro` averages all rows; `macro` averages within each cluster first and then the clusters.
+    The interval is the percentile bootstrap, widened for few clusters as Hesterberg (2015, "What
+    teachers should know about the bootstrap", section 5.1) describes. The order of the rows does
+    not matter. Raises `DataError` for no rows, or for values that are no numbers.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    rows = np.asarray(values, dtype=np.float64)
+    if not len(rows):
+        raise DataError("there is nothing to average: 0 rows")
+    if not np.isfinite(rows).all():
+        raise DataError("a value to average is not a finite number")
+    codes = cluster_codes(clusters, len(rows))
+    sums: Any = np.bincount(codes, weights=rows)
+    counts: Any = np.bincount(codes).astype(np.float64)
+    if average == "macro":
+        sums, counts = sums / counts, np.ones(len(counts))
+    low, high = _percentiles(sums, counts, bootstrap)
+    return Estimate(
+        value=float(sums.sum() / counts.sum()),
+        low=low,
+        high=high,
+        count=len(rows),
+        clusters=len(sums),
+        average=average,
+        bootstrap=bootstrap,
+    )
+
+
+def cluster_codes(clusters: Column | None, count: int) -> NDArray[np.int64]:
+    """Number the labels of clusters from 0 in sorted order; None gives every row its own."""
+    if clusters is None:
+        return np.arange(count, dtype=np.int64)
+    labels = np.asarray(clusters)
+    if labels.shape != (count,):
+        raise DataError(f"{count} values but clusters of shape {labels.shape}")
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _percentiles(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], bootstrap: Bootstrap
+) -> tuple[float, float]:
+    total = len(sums)
+    if total < 2:
+        return math.nan, math.nan
+    means = np.concatenate(
+        [sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1) for drawn in _draws(total, bootstrap)]
+    )
+    tail = _expanded_tail(total, bootstrap.level)
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _draws(total: int, bootstrap: Bootstrap) -> Any:
+    rng = np.random.default_rng(bootstrap.seed)
+    left = bootstrap.resamples
+    block = max(1, _BLOCK // total)
+    while left > 0:
+        yield rng.integers(0, total, size=(min(block, left), total))
+        left -= block
+
+
+def _expanded_tail(total: int, level: float) -> float:
+    """Tail probability whose normal quantile is the t quantile of `total` clusters."""
+    from scipy.special import ndtr, stdtrit
+
+    quantile = stdtrit(total - 1, (1 - level) / 2)
+    return float(ndtr(quantile * math.sqrt(total / (total - 1))))
+
+
+def wilson(successes: float, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a share of independent trials (Wilson 1927); half successes are allowed.
+
+    >>> [round(bound, 4) for bound in wilson(5.0, 10)]
+    [0.2366, 0.7634]
+    """
+    from scipy.special import ndtri
+
+    if count < 1 or not 0 <= successes <= count:
+        raise DataError(f"{successes} successes in {count} trials give no share")
+    z2 = float(ndtri((1 + level) / 2)) ** 2
+    share = successes / count
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Mean of a, mean of b, and mean of a - b over pairs with its interval."""
+
+    mean_a: float
+    mean_b: float
+    estimate: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"mean_a": self.mean_a, "mean_b": self.mean_b, "a_minus_b": self.estimate.to_dict()}
+
+
+def paired_difference(
+    a: Column,
+    b: Column,
+    clusters: Column | None = None,
+    *,
+    average: Average = "micro",
+    bootstrap: Bootstrap | None = None,
+) -> Difference:
+    """Difference a - b of paired values, with an interval that resamples clusters.
+
+    An interval that excludes zero means that a and b differ by more than the choice of prompts
+    explains. `a[i]` and `b[i]` belong together.
+    """
+    left, right = _pairs(a, b)
+    options = {"average": average, "bootstrap": bootstrap}
+    difference = mean_estimate(left - right, clusters, **options)  # type: ignore[arg-type]
+    codes = cluster_codes(clusters, len(left))
+    return Difference(_mean(left, codes, average), _mean(right, codes, average), difference)
+
+
+@dataclass(frozen=True, slots=True)
+class WinRate:
+    """Share of pairs that a wins, with its interval and the rule for ties."""
+
+    estimate: Estimate
+    wins: int
+    ties: int
+    losses: int
+    tie_rule: WinTies
+    tolerance: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "rate": self.estimate.to_dict(),
+            "wins": self.wins,
+            "ties": self.ties,
+            "losses": self.losses,
+            "tie_rule": self.tie_rule,
+            "tolerance": self.tolerance,
+        }
+
+
+def win_rate(
+    a: Column,
+    b: Column,
+    clusters: Column | None = None,
+    *,
+    ties: WinTies = "half",
+    tolerance: float = 0.0,
+    bootstrap: Bootstrap | None = None,
+) -> WinRate:
+    """Share of pairs in which a is higher than b, with an interval that resamples clusters.
+
+    Values at most `tolerance` apart tie: a tie counts `half`, is left out (`drop`), or counts as
+    a `loss` of a. Raises `DataError` where no pair is left.
+    """
+    left, right = _pairs(a, b)
+    gap = left - right
+    tied = np.abs(gap) <= tolerance
+    won = (gap > 0) & ~tied
+    credit = np.where(tied, 0.5 if ties == "half" else 0.0, won.astype(np.float64))
+    kept = ~tied if ties == "drop" else np.ones(len(gap), dtype=bool)
+    if not kept.any():
+        raise DataError(f"all {len(gap)} pairs tie, and the rule drops ties: no win rate")
+    codes = cluster_codes(clusters, len(gap))
+    return WinRate(
+        estimate=mean_estimate(credit[kept], codes[kept], bootstrap=bootstrap),
+        wins=int(won.sum()),
+        ties=int(tied.sum()),
+        losses=int((~won & ~tied).sum()),
+        tie_rule=ties,
+        tolerance=tolerance,
+    )
+
+
+def _pairs(a: Column, b: Column) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if left.shape != right.shape or left.ndim != 1:
+        raise DataError(f"pairs of {left.shape} and {right.shape} values do not match")
+    return left, right
+
+
+def _mean(values: NDArray[np.float64], codes: NDArray[np.int64], average: Average) -> float:
+    if average == "micro":
+        return float(values.mean())
+    return float((np.bincount(codes, weights=values) / np.bincount(codes)).mean())
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
