@@ -4,6 +4,7 @@
 #   make test   every test                                               ARGS="-k runs" is passed on
 #   make fast   the tests that take little time
 #   make check  form, types and layers of the code
+#   make docs   writes docs/commands.md anew, from the help of the commands
 #   make loop   the whole experiment: more prompts, three seeds (hours on 2 cores)
 
 PYTHON ?= python3
@@ -14,13 +15,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PALATE := $(BIN)/palate
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+# A file's tests stay in one process, so that what they share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Compiled bytecode takes seconds off every start of torch and transformers.
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo loop test fast check clean
+.PHONY: help demo loop test fast check docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,6 +44,9 @@ check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)
+	$(BIN)/python docs/write_commands.py docs/commands.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

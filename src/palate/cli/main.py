@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 for success, 1 where a command says so, 2 for a wrong argument or input, 130 for Ctrl-C.
     """
-    words = None if arguments is None else list(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         typer.main.get_command(app)(args=words, prog_name="palate")
     except SystemExit as leave:
@@ -143,7 +143,6 @@ app = typer.Typer(
 
 @app.callback(epilog="Example: palate demo --quick")
 def palate(
-    ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
 ) -> None:
     """Turn human choices between generated images into a preference score.
@@ -154,8 +153,6 @@ def palate(
     if version:
         typer.echo(f"palate {__version__}")
         raise typer.Exit
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
 
 
 if __name__ == "__main__":

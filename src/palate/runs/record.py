@@ -163,6 +163,7 @@ def _open(out: Path, record: dict[str, Any]) -> Run:
     if finished:
         return Run(out, finished=True, resuming=False, record=old)
     record |= {name: old[name] for name in ("started", "notes")}
+    record["notes"].pop("fault", None)
     record["attempts"] = old["attempts"] + 1
     return Run(out, finished=False, resuming=True, record=record, _before=old["seconds"])
 

@@ -1,0 +1,36 @@
+"""It fits: modules to about 400 lines, functions to about 60, nine in ten under 35."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCES = sorted((Path(__file__).parents[2] / "src" / "palate").rglob("*.py"))
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(path: Path) -> list[tuple[str, int]]:
+    """Name and length of every function; its docstring is no part of the length."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, Function)]
+    return [(node.name, length(node)) for node in nodes]
+
+
+def length(node: Function) -> int:
+    lines = (node.end_lineno or node.lineno) - node.lineno + 1
+    first = node.body[0]
+    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    return lines - ((first.end_lineno or 0) - first.lineno + 1 if is_text else 0)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
+def test_a_module_and_its_functions_fit(path):
+    assert len(path.read_text().splitlines()) <= 400
+    assert [(name, lines) for name, lines in functions(path) if lines > 60] == []
+
+
+def test_nine_functions_in_ten_are_short():
+    lengths = [lines for path in SOURCES for _, lines in functions(path)]
+    assert len(lengths) > 50
+    assert sum(lines < 35 for lines in lengths) / len(lengths) >= 0.9
