@@ -122,7 +122,7 @@ def test_bad_columns_are_refused(values, labels, message) -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(DataError, match="level 95.0"):
+    with pytest.raises(DataError, match=r"level 95\.0"):
         Bootstrap(level=95.0)
     with pytest.raises(DataError, match="3 resamples, expected at least 100"):
         Bootstrap(resamples=3)
@@ -136,7 +136,7 @@ def test_wilson_is_scipys(count: int, data: st.DataObject, level: float) -> None
 
 
 def test_wilson_refuses_what_is_no_share() -> None:
-    with pytest.raises(DataError, match="3.0 successes in 2 trials"):
+    with pytest.raises(DataError, match=r"3\.0 successes in 2 trials"):
         wilson(3.0, 2)
 
 

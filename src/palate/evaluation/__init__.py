@@ -1,0 +1,1 @@
+"""Measure scorers against people, and generators against each other."""

@@ -1,0 +1,165 @@
+"""Compare two generators by the scores of their images on the same prompts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.compute as pc
+
+from palate.errors import DataError
+from palate.evaluation.joins import one_scorer
+from palate.stats.intervals import (
+    Bootstrap,
+    Difference,
+    WinRate,
+    WinTies,
+    paired_difference,
+    win_rate,
+)
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """How two tables of scores are paired and compared.
+
+    `pair`: "prompt" compares the mean score of each prompt; "order" pairs the first image of a
+    prompt with the first, the second with the second, as they stand in the tables; "image" pairs
+    equal image keys. `ties` and `tolerance` are the rules of `palate.stats.intervals.win_rate`.
+    """
+
+    pair: Literal["prompt", "order", "image"] = "prompt"
+    dimension: str | None = None
+    ties: WinTies = "half"
+    tolerance: float = 0.0
+    missing: Literal["fail", "leave-out"] = "fail"
+    level: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores a against scores b, paired: the difference a - b and how often a wins."""
+
+    scorer: str
+    fingerprint: str
+    dimension: str
+    unit: str
+    prompts: int
+    pairs: int
+    difference: Difference
+    win_rate: WinRate
+    left_out: int
+    settings: CompareSettings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "scorer": self.scorer,
+            "fingerprint": self.fingerprint,
+            "dimension": self.dimension,
+            "unit": self.unit,
+            "prompts": self.prompts,
+            "pairs": self.pairs,
+            "difference": self.difference.to_dict(),
+            "win_rate": self.win_rate.to_dict(),
+            "left_out": self.left_out,
+            "settings": asdict(self.settings),
+        }
+
+
+def compare_scores(a: Any, b: Any, settings: CompareSettings | None = None) -> Comparison:
+    """Compare two generators by the scores of their images on the same prompts.
+
+    `a` and `b` are tables of scores by the same scorer (same fingerprint, dimension and unit).
+    Intervals resample prompts. Raises `DataError` where they do not match, or where a prompt or an
+    image is in one table only or has no value, unless `missing="leave-out"`.
+    """
+    settings = settings or CompareSettings()
+    a, b = (_one_dimension(one_scorer(side, None), settings.dimension) for side in (a, b))
+    for column in ("scorer", "fingerprint", "dimension", "unit"):
+        left, right = a.column(column)[0].as_py(), b.column(column)[0].as_py()
+        if left != right:
+            raise DataError(f"scores with {column} {left!r} cannot be compared with {right!r}")
+    values_a, values_b = _units(a, settings), _units(b, settings)
+    shared = sorted(values_a.keys() & values_b.keys())
+    left_out = len(values_a.keys() ^ values_b.keys())
+    failed = [key for key in shared if np.isnan([values_a[key], values_b[key]]).any()]
+    if settings.missing == "fail":
+        _refuse_unpaired(values_a, values_b, failed, settings.pair)
+    shared = [key for key in shared if key not in set(failed)]
+    if not shared:
+        raise DataError(f"the two tables of scores share no {settings.pair} with values")
+    left = np.array([values_a[key] for key in shared])
+    right = np.array([values_b[key] for key in shared])
+    prompts = [key[0] for key in shared]
+    bootstrap = Bootstrap(settings.level, settings.resamples, settings.seed)
+    return Comparison(
+        scorer=a.column("scorer")[0].as_py(),
+        fingerprint=a.column("fingerprint")[0].as_py(),
+        dimension=a.column("dimension")[0].as_py(),
+        unit=a.column("unit")[0].as_py(),
+        prompts=len(set(prompts)),
+        pairs=len(shared),
+        difference=paired_difference(left, right, prompts, bootstrap=bootstrap),
+        win_rate=win_rate(
+            left,
+            right,
+            prompts,
+            ties=settings.ties,
+            tolerance=settings.tolerance,
+            bootstrap=bootstrap,
+        ),
+        left_out=left_out + len(failed),
+        settings=settings,
+    )
+
+
+def _one_dimension(scores: Any, wanted: str | None) -> Any:
+    names = scores.column("dimension").unique().to_pylist()
+    if wanted is None and len(names) > 1:
+        raise DataError(f"the scores have the dimensions {', '.join(names)}; name one of them")
+    if wanted is not None and wanted not in names:
+        raise DataError(f"no scores on {wanted!r}; there are scores on {', '.join(names)}")
+    name = names[0] if wanted is None else wanted
+    return scores.filter(pc.equal(scores.column("dimension"), name))
+
+
+def _units(scores: Any, settings: CompareSettings) -> dict[Key, float]:
+    """Value of each unit that is paired; not a number where a score failed."""
+    units: dict[Key, list[float]] = {}
+    seen: dict[str, int] = {}
+    columns = (scores.column(name).to_pylist() for name in ("prompt", "image", "value"))
+    for prompt, image, value in zip(*columns, strict=True):
+        place = seen[prompt] = seen.get(prompt, -1) + 1
+        key = (prompt, {"prompt": "", "order": f"{place:09d}", "image": image}[settings.pair])
+        units.setdefault(key, []).append(np.nan if value is None else value)
+    return {key: float(np.mean(values)) for key, values in units.items()}
+
+
+def _refuse_unpaired(
+    a: dict[Key, float], b: dict[Key, float], failed: list[Key], pair: str
+) -> None:
+    for side, own, other in (("first", a, b), ("second", b, a)):
+        only = sorted(own.keys() - other.keys())
+        if only:
+            what = {"prompt": "prompts", "order": "places", "image": "images"}[pair]
+            raise DataError(
+                f"{len(only)} {what} are in the {side} table of scores only, first {_told(only[0])}"
+            )
+    if failed:
+        raise DataError(
+            f"{len(failed)} pairs have an image that could not be scored, first {_told(failed[0])}"
+        )
+
+
+def _told(key: Key) -> str:
+    prompt, inner = key
+    of = f"prompt {prompt[:60]!r}"
+    if not inner:
+        return of
+    return f"image {int(inner) + 1} of {of}" if inner.isdigit() else f"{inner!r} of {of}"
