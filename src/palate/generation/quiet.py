@@ -11,6 +11,8 @@ _KNOWN = {
     "transformers.utils.import_utils": "requires torchvision (not installed)",
     # Palate counts cut prompts and reports the number once.
     "transformers.tokenization_utils_base": "sequence length is longer than",
+    # An adapter of the denoiser alone; Palate counts the tensors that found a place.
+    "diffusers.loaders.lora_base": "No LoRA keys associated to CLIPTextModel",
 }
 
 

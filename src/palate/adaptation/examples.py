@@ -1,0 +1,164 @@
+"""Labels made ready for a denoiser: which picture, which text, which role, which weight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from palate.adaptation.latents import ImageFile
+from palate.adaptation.methods import Method
+from palate.data.images import hash_image
+from palate.data.records import ROLES
+from palate.data.tables import image_path, read_table
+from palate.errors import DataError
+from palate.generation.text import encode, tokenize
+from palate.runs import hash_text, seed_for
+
+TEXT_LIMIT: Final = 2**30
+"""Bytes of text embeddings that are kept; with more captions, each step encodes its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """One row for each label, in an order that does not depend on the table's."""
+
+    images: list[str]
+    """The distinct pictures, in the order of the latents."""
+    texts: list[str]
+    """The distinct texts: "" first, then the captions with and without identifier."""
+    latent: np.ndarray[Any, np.dtype[np.int64]]
+    """Which picture, by row."""
+    role: Int[Tensor, " rows"]
+    """Which role, as its place in ``palate.data.records.ROLES``."""
+    caption: Int[Tensor, " rows"]
+    """Which text the denoiser is trained with."""
+    unmarked: Int[Tensor, " rows"]
+    marked: Int[Tensor, " rows"]
+    """The caption without and with the identifier, whatever the role: for the identifier gap."""
+    alone: Int[Tensor, " rows"]
+    """The identifier alone for rejected rows, the caption for others."""
+    weight: Float[Tensor, " rows"]
+    training: dict[str, list[int]]
+    held_out: dict[str, list[int]]
+    """Rows of each role to train on, and those kept aside."""
+
+
+def image_files(*places: Path) -> dict[str, ImageFile]:
+    """List the pictures of data-set folders or ``images.parquet`` files by their key.
+
+    Raises:
+        DataError: a key stands for two pictures, or a table is missing.
+    """
+    found: dict[str, ImageFile] = {}
+    for place in places:
+        path = place / "images.parquet" if place.is_dir() else place
+        table = read_table(path, "images").select(["image", "path", "sha256"])
+        for row in table.to_pylist():
+            if row["path"] is None:
+                continue
+            file = image_path(row, path.parent)
+            known = ImageFile(file, row["sha256"] or hash_image(file))
+            if found.setdefault(row["image"], known).sha256 != known.sha256:
+                raise DataError(
+                    f"{path}: image {row['image']!r} is another picture in another table"
+                )
+    return found
+
+
+def make_examples(
+    labels: Any,
+    files: Mapping[str, ImageFile],
+    method: Method,
+    identifier: str,
+    hold_out: int,
+    seed: int,
+) -> Examples:
+    """Match labels with pictures and captions, and keep ``hold_out`` rows of two roles aside.
+
+    Raises:
+        DataError: labels of pictures that are not there, or a role that the method needs is empty.
+    """
+    order = labels.sort_by([("role", "ascending"), ("image", "ascending")])
+    rows = order.to_pylist()
+    missing = [row["image"] for row in rows if row["image"] not in files]
+    if missing:
+        raise DataError(
+            f"labels: {len(missing)} of {len(rows)} images are in none of the images tables, "
+            f"such as {missing[0]!r}"
+        )
+    for role in method.requires:
+        if not any(row["role"] == role for row in rows):
+            raise DataError(f"labels: no {role} rows, which the method '{method.name}' learns from")
+    texts: dict[str, int] = {"": 0}
+    place = {image: number for number, image in enumerate(sorted({row["image"] for row in rows}))}
+
+    def text(value: str) -> int:
+        return texts.setdefault(value, len(texts))
+
+    used = [text(method.caption(row["role"], row["caption"], identifier)) for row in rows]
+    alone = [
+        text(identifier) if row["role"] == "rejected" else number
+        for row, number in zip(rows, used, strict=True)
+    ]
+    training, held_out = _split(rows, hold_out, seed)
+    return Examples(
+        images=list(place),
+        latent=np.array([place[row["image"]] for row in rows], dtype=np.int64),
+        role=torch.tensor([ROLES.index(row["role"]) for row in rows]),
+        caption=torch.tensor(used),
+        unmarked=torch.tensor([text(row["caption"]) for row in rows]),
+        marked=torch.tensor([text(identifier + row["caption"]) for row in rows]),
+        alone=torch.tensor(alone),
+        weight=torch.tensor([row["weight"] for row in rows], dtype=torch.float32),
+        texts=list(texts),
+        training=training,
+        held_out=held_out,
+    )
+
+
+def _split(
+    rows: list[dict[str, Any]], hold_out: int, seed: int
+) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """Keep some preferred and rejected rows aside, drawn by the image's own address."""
+    training, held_out = {}, {}
+    for role in ROLES:
+        mine = [number for number, row in enumerate(rows) if row["role"] == role]
+        drawn = sorted(mine, key=lambda row: seed_for("hold out", seed, rows[row]["image"]))
+        count = 0 if role == "regularisation" else hold_out
+        if count and count >= len(mine):
+            raise DataError(
+                f"labels: {len(mine)} {role} rows, expected more than the {count} to hold out"
+            )
+        held_out[role], training[role] = sorted(drawn[:count]), sorted(drawn[count:])
+    return training, held_out
+
+
+def labels_hash(labels: Any) -> str:
+    """Hash what a labels table says, whatever the order of its rows."""
+    order = labels.sort_by([("role", "ascending"), ("image", "ascending")])
+    return hash_text(*(json.dumps(order[name].to_pylist()) for name in sorted(order.column_names)))
+
+
+class TextStore:
+    """Text embeddings by number: all in memory where they fit, else encoded when asked for."""
+
+    def __init__(self, pipeline: Any, texts: list[str], limit: int = TEXT_LIMIT) -> None:
+        """Tokenise all texts once; encode them at once if they take at most ``limit`` bytes."""
+        self.pipeline = pipeline
+        self.tokens = tokenize(pipeline, texts)
+        size = self.tokens.ids.numel() * pipeline.text_encoder.config.hidden_size * 4
+        self.known = encode(pipeline, self.tokens) if size <= limit else None
+
+    def __getitem__(self, numbers: Int[Tensor, " rows"]) -> Float[Tensor, "rows tokens dim"]:
+        """Give the embeddings of some texts."""
+        if self.known is not None:
+            return self.known[numbers]
+        return encode(self.pipeline, self.tokens[numbers])

@@ -1,0 +1,89 @@
+"""`palate generate`: make images for prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def generate(  # noqa: PLR0917 - typer makes options of them
+    generator: Annotated[
+        Path, typer.Argument(help="Folder of a StableDiffusionPipeline, as diffusers saves it.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the images; it becomes a data set.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Prompts: .txt with one per line, .jsonl, .json, .csv or .parquet."),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="One prompt; may be given several times.")
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="LoRA file, or the folder that `palate adapt` wrote.")
+    ] = None,
+    strength: Annotated[float, typer.Option(help="How much of the adapter is applied.")] = 1.0,
+    negative: Annotated[
+        str | None,
+        typer.Option(help="Negative prompt; if not given, the identifier that the adapter names."),
+    ] = None,
+    images: Annotated[int | None, typer.Option(help="Images per prompt [4].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps [50].")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale [7.5].")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images at a time [4].")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Name that every image's chance depends on ['generate'].")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="TOML file with a [generate] table.")] = None,
+    device: Annotated[str, typer.Option(help="Where it runs: cpu or cuda.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Make images for prompts, the same ones whatever the order or the number of restarts.
+
+    With an adapter, its identifier becomes the negative prompt; `--negative ""` turns that off.
+    Interrupted, the same command goes on where it stopped.
+
+    Example: palate generate models/sd14 --prompts prompts.txt --adapter runs/adapted --out runs/new
+    """
+    from palate.errors import DataError
+    from palate.generation.generate import GenerateSettings
+    from palate.generation.generate import generate as make
+    from palate.generation.generator import load_generator
+    from palate.generation.prompts import read_prompts
+    from palate.settings import read_settings
+
+    texts = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
+    if not texts:
+        raise DataError("no prompts were given; use --prompts FILE or --prompt TEXT")
+    given = {
+        "images_per_prompt": images,
+        "steps": steps,
+        "guidance": guidance,
+        "batch": batch,
+        "run": run,
+        "negative_prompt": negative,
+    }
+    settings = read_settings(
+        GenerateSettings, recipe, given, section="generate" if recipe else None
+    )
+    model = load_generator(
+        generator, adapter, strength=strength, device=device, precision=precision
+    )
+    make(texts, model, out, settings, overwrite=overwrite)
+    result = json.loads((out / "run.json").read_text(encoding="utf-8"))["result"]
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+        return
+    typer.echo(f"{result['images']} images of {result['prompts']} prompts: {out}")
+    if result["negative_prompt"]:
+        typer.echo(f"negative prompt: {result['negative_prompt']!r}")
+    if result["adapter_made_for_this_base"] is False:
+        typer.echo("note: the adapter was trained on another base than this one")
+    if result["truncated_prompts"]:
+        typer.echo(f"note: the model reads {result['truncated_prompts']} prompts only in part")
+    if result["flagged_images"]:
+        typer.echo(f"note: the safety checker blackened {result['flagged_images']} images")
