@@ -236,7 +236,7 @@ class _Work:
         )
         return (errors * weight).mean(), _by_role(errors.detach(), role)
 
-    def _captions(self, rows: np.ndarray[Any, Any], draw: torch.Generator) -> Tensor:
+    def _captions(self, rows: np.ndarray[Any, np.dtype[Any]], draw: torch.Generator) -> Tensor:
         """Choose each row's text: its caption, the identifier alone, or nothing."""
         luck = torch.rand((2, len(rows)), generator=draw)
         caption = self.examples.caption[rows]

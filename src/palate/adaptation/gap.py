@@ -68,7 +68,7 @@ def _differences(
     rows: np.ndarray[Any, np.dtype[np.int64]],
     draws: int,
     seed: int,
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+) -> tuple[np.ndarray[Any, np.dtype[Any]], np.ndarray[Any, np.dtype[Any]]]:
     """Give each picture's error without the identifier, and the change that the identifier makes."""
     device = unet.device
     mean, _ = latents.moments(examples.latent[rows])

@@ -7,6 +7,8 @@ place, and the adapted denoiser must answer differently from the bare one.
 from __future__ import annotations
 
 import json
+import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,12 +93,15 @@ def attach_adapter(
     """
     before = _probe(pipeline)
     try:
-        pipeline.load_lora_weights(
-            str(adapter.path.parent),
-            weight_name=adapter.path.name,
-            adapter_name=_ADAPTER,
-            local_files_only=True,
-        )
+        with warnings.catch_warnings():
+            # what fits no layer: _check_complete says it better
+            warnings.filterwarnings("ignore", "While injecting the PEFT", RuntimeWarning)
+            pipeline.load_lora_weights(
+                str(adapter.path.parent),
+                weight_name=adapter.path.name,
+                adapter_name=_ADAPTER,
+                local_files_only=True,
+            )
     except (ValueError, RuntimeError, KeyError) as error:
         first = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{adapter.path}: does not fit this generator: {first}") from error
@@ -113,17 +118,28 @@ def attach_adapter(
 
 
 def _check_complete(pipeline: Any, adapter: Adapter) -> None:
+    """Find every tensor of the file among the loaded weights, by its content.
+
+    By content, because file formats name the same layer differently.
+    """
+    dtype = pipeline.unet.dtype
     with safe_open(adapter.path, framework="pt") as opened:
-        given = sum("alpha" not in name for name in opened.keys())  # noqa: SIM118
-    found = 0
-    for part in (pipeline.unet, pipeline.text_encoder):
-        found += sum(
-            f".{_ADAPTER}." in name for name, _ in part.named_parameters() if "lora_" in name
-        )
-    if found != given:
+        names = [name for name in opened.keys() if not name.endswith("alpha")]  # noqa: SIM118
+        given = Counter(_mark(opened.get_tensor(name), dtype) for name in names)
+    loaded = Counter(
+        _mark(value, dtype)
+        for part in (pipeline.unet, pipeline.text_encoder)
+        for name, value in part.named_parameters()
+        if "lora_" in name and f".{_ADAPTER}." in name
+    )
+    if lost := (given - loaded).total():
         raise CheckpointError(
-            f"{adapter.path}: {found} of its {given} tensors fit a layer of this generator, expected all"
+            f"{adapter.path}: {lost} of its {given.total()} tensors fit no layer of this generator"
         )
+
+
+def _mark(value: Tensor, dtype: torch.dtype) -> tuple[int, float]:
+    return value.numel(), value.detach().to("cpu", dtype).double().sum().item()
 
 
 @torch.inference_mode()
