@@ -12,7 +12,7 @@ import typer
 
 import palate
 from palate.cli import main as main_module
-from palate.cli.main import EXTRAS, VERBS, main
+from palate.cli.main import VERBS, main
 from palate.errors import DataError
 
 
@@ -170,11 +170,3 @@ def test_every_verb_has_a_command_that_can_be_loaded():
     for name in VERBS:
         command = main_module.load_verb(name)
         assert command.name == name
-
-
-def test_every_extra_is_one(root):
-    tomllib = pytest.importorskip("tomllib")
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    for library, extra in EXTRAS.items():
-        assert any(line.split(">=")[0] == library for line in extras[extra]), library

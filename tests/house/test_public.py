@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -41,6 +42,33 @@ def test_a_public_name_is_there_and_documented(name):
 def test_another_name_is_not():
     with pytest.raises(AttributeError, match="module 'palate' has no attribute 'zzz'"):
         palate.zzz  # noqa: B018
+
+
+def test_a_name_whose_library_is_missing_names_the_extra(monkeypatch):
+    def missing(home):
+        if home == "palate.scoring.catalog":
+            raise ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
+        return import_module(home)
+
+    monkeypatch.setattr(palate, "import_module", missing)
+    monkeypatch.delitem(vars(palate), "load_scorer", raising=False)
+    with pytest.raises(errors.MissingExtraError) as refused:
+        palate.load_scorer  # noqa: B018
+    assert str(refused.value) == (
+        "palate.load_scorer needs the extra 'models': pip install 'palate[models]'"
+    )
+
+
+def test_every_extra_brings_what_it_should(root):
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    brought = {
+        line.split(">=")[0]: extra
+        for extra in ("models", "adapt", "report")
+        for line in extras[extra]
+        if not line.startswith("palate")
+    }
+    assert brought == palate.EXTRAS
 
 
 def test_the_tree_of_errors_is_drawn_as_it_is():

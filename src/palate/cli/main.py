@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from palate import __version__
+from palate import EXTRAS, __version__
 from palate.errors import MissingExtraError, PalateError
 
 # verb -> what it does; the module is palate.cli.<verb>, imported when the verb is used
@@ -26,21 +26,6 @@ VERBS = {
     "adapt": "Adapt a generator to what people prefer.",
     "evaluate": "Measure a scorer, or compare two generators.",
     "demo": "Run the whole loop in a small simulated world.",
-}
-
-# a library that is no part of the core -> the extra that brings it
-EXTRAS = {
-    "accelerate": "models",
-    "ftfy": "models",
-    "regex": "models",
-    "safetensors": "models",
-    "tokenizers": "models",
-    "torch": "models",
-    "transformers": "models",
-    "diffusers": "adapt",
-    "peft": "adapt",
-    "jinja2": "report",
-    "matplotlib": "report",
 }
 
 _USER_FAULT = 2
