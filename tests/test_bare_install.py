@@ -77,9 +77,14 @@ def test_help_needs_no_extra(call, words):
     assert said.stdout.startswith("Usage: palate")
 
 
-def test_types_and_licence_are_installed(bare):
+def test_every_file_of_the_package_is_installed(bare, root):
     site = next(bare.parent.glob("lib/python*/site-packages"))
-    assert (site / "palate" / "py.typed").exists()
+    here, there = root / "src" / "palate", site / "palate"
+    files = {path.relative_to(here) for path in here.rglob("*") if path.is_file()}
+    wanted = {path for path in files if not any(part.startswith(".") for part in path.parts)}
+    wanted = {path for path in wanted if "__pycache__" not in path.parts}
+    assert Path("py.typed") in wanted
+    assert sorted(path for path in wanted if not (there / path).exists()) == []
     assert next(site.glob("palate-*.dist-info/licenses/LICENSE")).exists()
 
 

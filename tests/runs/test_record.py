@@ -96,9 +96,31 @@ def test_a_finished_run_whose_file_is_gone_is_done_again(out, table):
     with start_run("score", out, {}, table) as run:
         assert not run.finished
         assert run.resuming
+        write_atomic(out / "scores.parquet", b"1")
         run.finish({}, files=[out / "scores.parquet"])
     assert read(out)["files"] == ["scores.parquet"]
     assert read(out)["attempts"] == 2
+
+
+@pytest.mark.parametrize("written", ["one/a", "a", "b", "absolute"])
+def test_files_are_named_from_the_folder_which_can_move(tmp_path, monkeypatch, written):
+    monkeypatch.chdir(tmp_path)
+    with start_run("score", Path("one"), {}, {}) as run:
+        for name in ("one/a", "one/b", "c"):
+            write_atomic(Path(name), b"1")
+        run.finish({}, files=[tmp_path / "c" if written == "absolute" else Path(written)])
+    names = {"one/a": "a", "a": "a", "b": "b", "absolute": "../c"}
+    assert read(Path("one"))["files"] == [names[written]]
+    Path("one").rename("two")
+    with start_run("score", Path("two"), {}, {}) as run:
+        assert run.finished
+
+
+def test_a_file_that_was_not_written_cannot_be_claimed(out):
+    with pytest.raises(AssertionError, match="which is not there"):  # noqa: SIM117
+        with start_run("score", out, {}, {}) as run:
+            run.finish({}, files=["none"])
+    assert read(out)["status"] == "failed"
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,19 @@ class Run:
 
         Args:
             result: numbers and names that JSON can hold.
-            files: what the run wrote. If one is missing later, the run no longer counts as finished.
+            files: what the run wrote, as names inside ``out`` or as paths. If one is missing later,
+                the run no longer counts as finished.
         """
         self.record["result"] = _plain(result)
-        self.record["files"] = sorted(os.path.relpath(self.out / file, self.out) for file in files)
+        self.record["files"] = sorted(self._name(Path(file)) for file in files)
         self.save("finished")
         self.finished = True
+
+    def _name(self, file: Path) -> str:
+        """Name a file from the run's folder, so that the folder can move."""
+        inside = file if file.is_absolute() or file.is_relative_to(self.out) else self.out / file
+        assert inside.exists(), f"the run says that it wrote {inside}, which is not there"
+        return os.path.relpath(inside, self.out)
 
     def note(self, **facts: object) -> None:
         """Record facts on the way, such as the number of rows that were left out."""
