@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -111,7 +112,10 @@ def read_weights(path: Path) -> Weights:
 def _load_plain(path: Path) -> Any:
     """Unpickle with PyTorch's reader that builds only tensors and plain containers."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # a pickle that torch did not write is about to be refused, in our own words
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_unsafe(path, str(error))) from error
     except (
@@ -182,6 +186,14 @@ def read_architecture(weights: Weights, where: Path, given: Path | None = None) 
         raise CheckpointError(
             f"{given}: activation is {said['activation']!r}, expected 'quick_gelu' or 'gelu'"
         )
+    for width, heads in (
+        ("vision_width", "vision_heads"),
+        ("transformer_width", "transformer_heads"),
+    ):
+        if not isinstance(said[heads], int) or said[heads] < 1 or sizes[width] % said[heads]:
+            raise CheckpointError(
+                f"{given}: {heads} is {said[heads]}, which does not divide {sizes[width]}"
+            )
     return Architecture(**(said | sizes))
 
 

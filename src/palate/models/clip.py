@@ -179,20 +179,24 @@ def load_clip(
     return clip
 
 
-def save_clip(clip: Clip, folder: Path, **about: object) -> None:
+def save_clip(clip: Clip, folder: Path, *, half: bool = False, **about: object) -> None:
     """Write a CLIP as a standard folder that Palate and transformers load.
 
-    ``about`` is added to what the folder says of itself in ``palate.json``, which is written last:
+    ``half`` stores the weights in 16 bits; they are computed with in 32 bits all the same. ``about`` is added to what the folder says of itself in ``palate.json``, which is written last:
     a folder with it is complete. Files that are already there are replaced one by one.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    precision = torch.float16 if half else torch.float32
     weights = {
-        name: value.detach().to("cpu", torch.float32).contiguous()
+        name: value.detach().to("cpu", precision).contiguous()
         for name, value in clip.model.state_dict().items()
     }
     with atomic_path(folder / "model.safetensors") as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
-    config = clip.model.config.to_dict() | {"architectures": ["CLIPModel"], "dtype": "float32"}
+    config = clip.model.config.to_dict() | {
+        "architectures": ["CLIPModel"],
+        "dtype": str(precision).removeprefix("torch."),
+    }
     files = {"config.json": _json(config)} | clip.tokenizer.files()
     if (processor := _processor(clip.preparation)) is not None:
         files["preprocessor_config.json"] = _json(processor)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from palate.data.images import to_rgb
+from palate.data.images import open_image, to_rgb
 from palate.errors import CheckpointError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -63,6 +64,24 @@ PROFILES: Mapping[str, Preparation] = {
     "openai-clip": Preparation(size=224, convert="after"),
     "miniature": Preparation(size=32, resize="exact"),
 }
+
+
+# Modes that look different if they become RGB before they are resized and not after.
+_OWN_MODES = frozenset({"1", "P", "PA", "LA", "La", "RGBA", "RGBa"})
+
+
+def open_picture(path: Path, *, exif: bool = False) -> Image.Image:
+    """Open an image file as safely as ``open_image``, but leave palettes and transparency as they are.
+
+    A preparation that converts after the resize, as the official HPS v1 does, needs them so. Raises
+    ImageError with one sentence.
+    """
+    image = open_image(path, exif=exif)
+    with Image.open(path) as own:
+        if own.mode not in _OWN_MODES:
+            return image
+        own.load()
+        return ImageOps.exif_transpose(own) if exif else own.copy()
 
 
 def prepare(images: Sequence[Image.Image], how: Preparation) -> Float[Tensor, "images 3 size size"]:

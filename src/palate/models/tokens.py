@@ -189,6 +189,12 @@ def find_tokenizer(folder: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
+def byte_pieces() -> list[str]:
+    """List the 512 pieces that any CLIP vocabulary begins with: each byte inside and ending a word."""
+    letters = [_BYTES[byte] for byte in _BYTE_ORDER]
+    return [*letters, *(letter + "</w>" for letter in letters)]
+
+
 def _read_official(path: Path, size: int | None) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Read the merges of OpenAI's ``bpe_simple_vocab_16e6.txt.gz`` and number the pieces."""
     try:

@@ -1,0 +1,60 @@
+"""A CLIP small enough to build in a blink, with random weights: for tests and trials."""
+
+from __future__ import annotations
+
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+from palate.models.clip import Clip
+from palate.models.pixels import Preparation
+from palate.models.tokens import END, START, Tokenizer, byte_pieces
+
+
+def tiny_clip(
+    seed: int = 0,
+    *,
+    size: int = 32,
+    patch: int = 8,
+    width: int = 32,
+    layers: int = 2,
+    text_width: int = 32,
+    text_layers: int = 2,
+    dim: int = 16,
+) -> Clip:
+    """Build a CLIP with random weights: its scores mean nothing, but every part is real.
+
+    Images become ``size`` pixels square. Words are spelled in bytes, in 24 positions. The same
+    seed gives the same weights, and the caller's random numbers are left alone.
+    """
+    pieces = [*byte_pieces(), START, END]
+    tokenizer = Tokenizer({piece: number for number, piece in enumerate(pieces)}, [], context=24)
+    shared = {"num_attention_heads": 2, "projection_dim": dim}
+    text = {
+        "vocab_size": len(pieces),
+        "hidden_size": text_width,
+        "intermediate_size": 4 * text_width,
+        "num_hidden_layers": text_layers,
+        "max_position_embeddings": tokenizer.context,
+        "bos_token_id": tokenizer.start,
+        "eos_token_id": tokenizer.end,
+        "pad_token_id": tokenizer.pad,
+    }
+    vision = {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "image_size": size,
+        "patch_size": patch,
+    }
+    config = CLIPConfig(
+        text_config=text | shared, vision_config=vision | shared, projection_dim=dim
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CLIPModel(config)
+        # transformers starts embeddings so small that all images look alike.
+        for value in model.parameters():
+            if value.ndim >= 2:
+                torch.nn.init.normal_(value, std=value.shape[-1] ** -0.5)
+    model.requires_grad_(requires_grad=False).eval()
+    return Clip(model, tokenizer, Preparation(size=size, resize="exact"))

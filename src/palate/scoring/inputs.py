@@ -1,0 +1,186 @@
+"""What the verb ``score`` is pointed at: files, a folder, a table of images or a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from palate.data.images import hash_image
+from palate.data.records import Image
+from palate.data.sources.common import (
+    csv_rows,
+    find_images,
+    json_lines,
+    read_text,
+    require_columns,
+)
+from palate.data.tables import load_dataset, read_table, to_table
+from palate.errors import DataError
+
+_PROMPT_FILES = ("prompts.csv", "prompts.jsonl", "prompts.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A table of images, and the folder that its paths start from."""
+
+    images: Any
+    folder: Path
+
+
+def gather_images(
+    paths: Sequence[Path], *, prompt: str | None = None, prompts: Path | None = None
+) -> Gathered:
+    """Find the images at some paths and their prompts.
+
+    A path is an image file, a folder of images, a table ``images.parquet``, or a data set folder
+    with such a table; a table or data set stands alone. Its prompts hold unless ``prompt`` or
+    ``prompts`` is given. Other images take ``prompt``, or their line in the file ``prompts`` (CSV or
+    JSON Lines with ``image`` and ``prompt``, or text with ``image<TAB>prompt``), or that of such a
+    file called prompts.* in the folder, or a text file of the same name beside them.
+
+    Raises DataError where a path or a prompt is missing.
+    """
+    if prompt is not None and prompts is not None:
+        raise DataError("prompts come from one text or from a file; give --prompt or --prompts")
+    given = read_prompts(prompts) if prompts is not None else None
+    tables = [
+        path for path in paths if path.suffix == ".parquet" or (path / "images.parquet").is_file()
+    ]
+    if tables and len(paths) > 1:
+        raise DataError(f"{tables[0]}: a table of images is scored alone, found {len(paths)} paths")
+    if tables:
+        return _from_table(tables[0], prompt, given, prompts)
+    rows = [row for path in paths for row in _from_path(path, prompt, given, prompts)]
+    if not rows:
+        raise DataError("no image was given")
+    return Gathered(to_table(_once(rows), "images"), Path())
+
+
+def hash_table(table: Any) -> str:
+    """Hash the content of a table, however it came about."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+def read_prompts(path: Path) -> dict[str, str]:
+    """Read a file that gives each image its prompt, by the name that the image has there.
+
+    Raises DataError for a file of another kind, and for an image that is named twice.
+    """
+    found: dict[str, str] = {}
+    for line, name, prompt in _lines(path):
+        if not isinstance(name, str) or not isinstance(prompt, str):
+            raise DataError(f"{path}, line {line}: image and prompt must be texts")
+        if name in found:
+            raise DataError(f"{path}, line {line}: image '{name}' was there before")
+        found[name] = prompt
+    if not found:
+        raise DataError(f"{path}: holds no prompt")
+    return found
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any, Any]]:
+    """Give line number, image and prompt."""
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        for number, line in enumerate(read_text(path).split("\n"), start=1):
+            name, tab, prompt = line.rstrip("\r").partition("\t")
+            if line.strip() and not tab:
+                raise DataError(f"{path}, line {number}: expected image<TAB>prompt")
+            if tab:
+                yield number, name, prompt
+        return
+    if suffix not in {".csv", ".jsonl"}:
+        raise DataError(f"{path}: prompts are read from .csv, .jsonl or .txt")
+    rows: Iterator[tuple[int, Mapping[str, Any]]]
+    rows = csv_rows(path) if suffix == ".csv" else json_lines(path)
+    for number, facts in rows:
+        require_columns(path, dict(facts), ["image", "prompt"])
+        yield number, facts["image"], facts["prompt"]
+
+
+def _from_table(
+    path: Path, prompt: str | None, given: Mapping[str, str] | None, file: Path | None
+) -> Gathered:
+    """Read a table of images, with other prompts if some are given."""
+    if path.is_dir():
+        images, folder = load_dataset(path).images, path
+    else:
+        images, folder = read_table(path, "images"), path.parent
+    if prompt is not None or given is not None:
+        keys = images["image"].to_pylist()
+        texts = [_prompt_of([key], prompt, given, f"{file}") for key in keys]
+        place = images.schema.get_field_index("prompt")
+        images = images.set_column(place, images.schema.field(place), [texts])
+    if not len(images):
+        raise DataError(f"{path}: holds no images")
+    return Gathered(images, folder)
+
+
+def _from_path(
+    path: Path, prompt: str | None, given: Mapping[str, str] | None, file: Path | None
+) -> Iterator[Image]:
+    """Give the images of one file or folder."""
+    if path.is_dir():
+        files, base = find_images(path), path
+        if not files:
+            raise DataError(f"{path}: holds no image file (PNG, JPEG, WebP, GIF, BMP, TIFF, …)")
+    elif path.exists():
+        files, base = [path], path.parent
+    else:
+        raise DataError(f"{path}: no such file or folder")
+    origin = f"{file}"
+    if prompt is None and given is None:
+        beside = [base / name for name in _PROMPT_FILES if (base / name).is_file()]
+        if len(beside) > 1:
+            raise DataError(
+                f"{base}: holds {beside[0].name} and {beside[1].name}; say which by --prompts"
+            )
+        if beside:
+            given, origin = read_prompts(beside[0]), str(beside[0])
+    for image in files:
+        inside = image.relative_to(base).as_posix()
+        yield Image(
+            image=inside if path.is_dir() else path.as_posix(),
+            prompt=_prompt_of([str(image), inside, image.name], prompt, given, origin, image),
+            path=image.resolve().as_posix(),
+            sha256=hash_image(image),
+        )
+
+
+def _prompt_of(
+    names: Sequence[str],
+    prompt: str | None,
+    given: Mapping[str, str] | None,
+    origin: str,
+    image: Path | None = None,
+) -> str:
+    """Find the prompt of an image that goes by some names."""
+    if prompt is not None:
+        return prompt
+    if given is not None:
+        for name in names:
+            if name in given:
+                return given[name]
+        raise DataError(f"{origin}: has no prompt for image '{names[0]}'")
+    if image is not None and image.with_suffix(".txt").is_file():
+        return read_text(image.with_suffix(".txt")).strip()
+    raise DataError(f"{names[0]}: has no prompt; give --prompt TEXT or --prompts FILE")
+
+
+def _once(rows: Sequence[Image]) -> list[Image]:
+    """Refuse two images with one name, which the table could not tell apart."""
+    seen: set[str] = set()
+    for row in rows:
+        if row.image in seen:
+            raise DataError(f"image '{row.image}' was given twice")
+        seen.add(row.image)
+    return list(rows)

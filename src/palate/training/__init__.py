@@ -1,0 +1,1 @@
+"""Teaching a scorer from choices: losses, batches, the one loop, and the verb."""

@@ -1,0 +1,255 @@
+"""The only training loop: a trainer is its parameters and a loss that is a function of the step."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from palate.errors import RunError, SettingsError
+from palate.runs import track, write_atomic
+
+STATE = "state.pt"
+
+Losses = tuple[Tensor, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """How parameters are moved.
+
+    AdamW with a linear warm-up over ``warmup_steps`` to ``learning_rate``, then the ``schedule``: a
+    cosine to zero at ``steps``, or constant. ``weight_decay`` spares vectors and numbers. The norm
+    of all gradients is cut to ``clip`` (0: never). ``ema`` is the decay of a moving average of the
+    parameters that replaces them in evaluation and in the result (0: none). The state is saved
+    every ``save_every`` steps and the validation runs every ``evaluate_every``.
+    """
+
+    steps: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-6
+    warmup_steps: int = 0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: float = 1.0
+    ema: float = 0.0
+    save_every: int = 100
+    evaluate_every: int = 50
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their range."""
+        for name in ("steps", "save_every", "evaluate_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("weight_decay", "warmup_steps", "clip", "learning_rate", "epsilon"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        for name in ("beta1", "beta2", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected 0 up to below 1")
+
+
+@dataclass(slots=True)
+class Fitted:
+    """What a training found: its curves, and the best parameters with their validation.
+
+    ``train`` and ``validation`` hold one dictionary of numbers per point, with ``step`` counted
+    from 1. ``best`` are the parameters with the highest ``best_value``, else the last ones.
+    """
+
+    train: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_step: int = 0
+    best_value: float = -math.inf
+
+
+def learning_rate(step: int, settings: LoopSettings) -> float:
+    """Give the learning rate of a step, counted from 0."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    left = max(1, settings.steps - settings.warmup_steps)
+    part = (step - settings.warmup_steps) / left
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
+
+
+def fit(
+    parameters: Mapping[str, Parameter],
+    loss_at: Callable[[int], Losses],
+    settings: LoopSettings,
+    folder: Path,
+    *,
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+    watch: str = "accuracy",
+    after_step: Callable[[], None] | None = None,
+    label: str = "training",
+) -> Fitted:
+    """Train parameters in place, and go on where an interrupted training of this folder stopped.
+
+    ``loss_at(step)`` gives the loss of a step, counted from 0, and named parts of it to log. It
+    must depend on nothing but the step and the parameters: draw random numbers from a seed that
+    contains the step. Then a training that was killed and resumed ends bit for bit as one that
+    was not. ``evaluate`` gives validation numbers; the parameters with the highest ``watch`` are
+    kept. ``after_step`` runs after each update, for constraints. At the end the parameters hold
+    the best values. Raises RunError if the loss is not finite.
+    """
+    state = _State.begin(parameters, settings)
+    file = folder / STATE
+    if file.is_file():
+        state.load(file)
+    waiting: list[tuple[int, Tensor, Mapping[str, Tensor]]] = []
+    for step in track(range(state.step, settings.steps), label):
+        total, parts = loss_at(step)
+        state.update(total, step)
+        if after_step is not None:
+            after_step()
+        state.average()
+        waiting.append((step + 1, total.detach(), parts))
+        last = step + 1 == settings.steps
+        if last or (step + 1) % settings.log_every == 0:
+            state.log(waiting)
+        if evaluate is not None and (last or (step + 1) % settings.evaluate_every == 0):
+            state.evaluate(evaluate, watch)
+        if last or (step + 1) % settings.save_every == 0:
+            state.log(waiting)
+            state.save(file)
+    return state.finish()
+
+
+class _State:
+    """Everything that moves: parameters, optimiser, average, curves and the best so far."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        optimiser: torch.optim.AdamW,
+        settings: LoopSettings,
+    ) -> None:
+        self.parameters, self.optimiser, self.settings = parameters, optimiser, settings
+        self.step, self.found = 0, Fitted()
+        self.ema = self.values() if settings.ema else {}
+
+    @classmethod
+    def begin(cls, parameters: Mapping[str, Parameter], settings: LoopSettings) -> _State:
+        """Make the optimiser; vectors and numbers (biases, norms, scales) do not decay."""
+        if not parameters:
+            raise SettingsError("nothing is trained: every part of the model is frozen")
+        matrices = [value for value in parameters.values() if value.ndim >= 2]
+        vectors = [value for value in parameters.values() if value.ndim < 2]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.epsilon,
+        )
+        return cls(parameters, optimiser, settings)
+
+    def values(self) -> dict[str, Tensor]:
+        """Copy the parameters."""
+        return {name: value.detach().clone() for name, value in self.parameters.items()}
+
+    def update(self, total: Tensor, step: int) -> None:
+        """Take one step downhill."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(step, self.settings)
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        if self.settings.clip:
+            torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.clip)
+        self.optimiser.step()
+        self.step = step + 1
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Move the average towards the parameters."""
+        for name, value in self.ema.items():
+            value.lerp_(self.parameters[name], 1 - self.settings.ema)
+
+    def log(self, waiting: list[tuple[int, Tensor, Mapping[str, Tensor]]]) -> None:
+        """Add the mean of the last steps to the curve; only here are numbers fetched."""
+        if not waiting:
+            return
+        total = torch.stack([loss for _, loss, _ in waiting]).double().mean().item()
+        if not math.isfinite(total):
+            raise RunError(
+                f"the loss is {total} at step {waiting[-1][0]}; expected a finite number, "
+                "so try a lower learning_rate"
+            )
+        point = {"step": float(waiting[-1][0]), "loss": total}
+        for name in waiting[-1][2]:
+            parts = [values[name].detach().double() for _, _, values in waiting if name in values]
+            point[name] = torch.stack(parts).nanmean().item()
+        self.found.train.append(point)
+        waiting.clear()
+
+    def evaluate(self, evaluate: Callable[[], Mapping[str, float]], watch: str) -> None:
+        """Validate the averaged parameters, and keep them if they are the best."""
+        own = self.values() if self.ema else {}
+        _put(self.parameters, self.ema)
+        numbers = dict(evaluate())
+        self.found.validation.append({"step": float(self.step)} | numbers)
+        if numbers[watch] > self.found.best_value:
+            self.found.best_value, self.found.best_step = numbers[watch], self.step
+            self.found.best = self.values()
+        _put(self.parameters, own)
+
+    def save(self, file: Path) -> None:
+        """Write the state in one piece."""
+        found = {part.name: getattr(self.found, part.name) for part in fields(self.found)}
+        state = {
+            "step": self.step,
+            "settings": asdict(self.settings),
+            "parameters": self.values(),
+            "optimiser": self.optimiser.state_dict(),
+            "ema": self.ema,
+            "found": found,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(file, buffer.getvalue())
+
+    def load(self, file: Path) -> None:
+        """Go back to a saved state."""
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if state["settings"] != asdict(self.settings) or set(state["parameters"]) != set(
+            self.parameters
+        ):
+            raise RunError(f"{file}: belongs to a training with other settings")
+        _put(self.parameters, state["parameters"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        device = next(iter(self.parameters.values())).device
+        self.ema = {name: value.to(device) for name, value in state["ema"].items()}
+        self.step = state["step"]
+        self.found = Fitted(**state["found"])
+
+    def finish(self) -> Fitted:
+        """Leave the best parameters in place."""
+        if not self.found.best:
+            self.found.best = copy.copy(self.ema) or self.values()
+            self.found.best_step = self.step
+        _put(self.parameters, self.found.best)
+        return self.found
+
+
+@torch.no_grad()
+def _put(parameters: Mapping[str, Parameter], values: Mapping[str, Tensor]) -> None:
+    """Copy values into parameters."""
+    for name, value in values.items():
+        parameters[name].copy_(value)
