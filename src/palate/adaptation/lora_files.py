@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from palate.adaptation.methods import TARGETS
 from palate.generation.adapters import FILE_NAME, METADATA
-from palate.runs import atomic_path, seed_for
+from palate.runs import seed_for, write_atomic
 
 NAME = "default"
 """The adapter's name inside peft while it is trained."""
@@ -72,6 +72,16 @@ def save_adapter(unet: Any, folder: Path, details: Mapping[str, Any]) -> Path:
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     metadata[METADATA] = json.dumps(dict(details), ensure_ascii=False, sort_keys=True)
     path = folder / FILE_NAME
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    write_atomic(path, _in_order(save(tensors, metadata=metadata)))
     return path
+
+
+def _in_order(content: bytes) -> bytes:
+    """Sort the header of a safetensors file, so that equal adapters are equal files.
+
+    The library writes the metadata in an order of chance. Offsets count from the header's end.
+    """
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
