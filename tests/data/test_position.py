@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from palate_strategies import choices
+from scipy.stats import chisquare
 
 from palate.data.position import position_bias, share
 from palate.data.records import Choice, pick_ranks
@@ -60,6 +61,13 @@ def test_a_panel_that_loves_the_last_place_is_seen() -> None:
     assert fair.sizes[0].p_value > 0.01
     assert odd.sizes[0].p_value < 1e-6
     assert odd.always_last.low > odd.chance == 0.25 == fair.chance
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
+def test_the_test_of_equal_shares_is_scipys(places: list[int]) -> None:
+    found = position_bias(to_table(picks(places), "choices"))
+    assert found is not None
+    assert found.sizes[0].p_value == pytest.approx(chisquare(found.sizes[0].counts).pvalue)
 
 
 def test_no_choices_have_no_position() -> None:

@@ -101,10 +101,12 @@ def _annotators(choices: Sequence[Choice]) -> Iterator[Finding]:
 
 def _stuck(name: str, rows: Sequence[Choice], people: int) -> str | None:
     """Name an annotator whose favourite position is no accident (binomial, Bonferroni)."""
-    from scipy.stats import binom
+    from scipy.special import betainc
 
     for slot, count, trials, chance in _favourites(rows):
-        if binom.sf(count - 1, trials, chance) < _ODD / (2 * people):
+        # the binomial tail: at least this many of all trials
+        tail = betainc(count, trials - count + 1, chance) if count else 1.0
+        if tail < _ODD / (2 * people):
             return f"{name}: the {slot} image in {count} of {trials}"
     return None
 

@@ -14,7 +14,23 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.data.position import wilson
 from palate.errors import DataError
+
+__all__ = [
+    "Average",
+    "Bootstrap",
+    "Column",
+    "Difference",
+    "Estimate",
+    "WinRate",
+    "WinTies",
+    "cluster_codes",
+    "mean_estimate",
+    "paired_difference",
+    "wilson",
+    "win_rate",
+]
 
 Column = NDArray[Any] | Sequence[Any]
 """One value per row: a NumPy array or a list."""
@@ -149,23 +165,6 @@ def _expanded_tail(total: int, level: float) -> float:
 
     quantile = stdtrit(total - 1, (1 - level) / 2)
     return float(ndtr(quantile * math.sqrt(total / (total - 1))))
-
-
-def wilson(successes: float, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share of independent trials (Wilson 1927); half successes are allowed.
-
-    >>> [round(bound, 4) for bound in wilson(5.0, 10)]
-    [0.2366, 0.7634]
-    """
-    from scipy.special import ndtri
-
-    if count < 1 or not 0 <= successes <= count:
-        raise DataError(f"{successes} successes in {count} trials give no share")
-    z2 = float(ndtri((1 + level) / 2)) ** 2
-    share = successes / count
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,10 +60,10 @@ def read_hpd_v1(
     choices: dict[str, Choice] = {}
     for number, record in json_records(path):
         faults.rows += 1
-        where = f"record {number}"
+        known = isinstance(record, dict) and isinstance(record.get("id"), int)
+        where = f"record {number} (id {record['id']})" if known else f"record {number}"
         try:
             _require(record)
-            where += f" (id {record['id']})"
             _take(_choice(record, path.name), found, choices)
         except DataError as fault:
             faults.add(where, str(fault))

@@ -1,0 +1,242 @@
+"""`palate evaluate`: measure a scorer, or compare two generators."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from palate.cli._text import percent, plural, text_table
+
+if TYPE_CHECKING:
+    from palate.evaluation.compare import Comparison
+    from palate.evaluation.evaluate import Agreement, Evaluation
+
+Missing = Literal["fail", "leave-out"]
+
+
+def evaluate(  # noqa: PLR0917 - typer makes options of them
+    dataset: Annotated[
+        Path | None, typer.Argument(help="Folder of a data set with choices, or choices.parquet.")
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Scores of its images: a table or the run of `score`.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Two tables of scores, of two generators on the same prompts."),
+    ] = None,
+    scorer: Annotated[str | None, typer.Option(help="Which scorer, if there are several.")] = None,
+    by: Annotated[
+        Literal["dimension", "source", "size"] | None,
+        typer.Option(help="One result per dimension, source or number of images as well."),
+    ] = None,
+    ties: Annotated[
+        Literal["expected", "wrong", "first"] | None,
+        typer.Option(help="Equal highest scores: a fair draw, wrong, or the first [expected]."),
+    ] = None,
+    human_ties: Annotated[
+        Literal["any", "drop"] | None,
+        typer.Option(help="Several images put first: any is right, or leave out [any]."),
+    ] = None,
+    pair_ties: Annotated[
+        Literal["half", "wrong", "right"] | None,
+        typer.Option(help="Equal scores of a pair: half right, wrong, or right [half]."),
+    ] = None,
+    average: Annotated[
+        Literal["micro", "macro"] | None,
+        typer.Option(help="Over choices, or over prompts first [micro]."),
+    ] = None,
+    pair: Annotated[
+        Literal["prompt", "order", "image"] | None,
+        typer.Option(help="Compare means of prompts, k-th images, or equal keys [prompt]."),
+    ] = None,
+    dimension: Annotated[
+        str | None, typer.Option(help="Dimension of the scores to compare, if several.")
+    ] = None,
+    missing: Annotated[
+        Missing | None,
+        typer.Option(help="Choices or prompts without a score: refuse, or leave out [fail]."),
+    ] = None,
+    resamples: Annotated[int | None, typer.Option(help="Resamples for intervals [2000].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the intervals [0].")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML file with a table [evaluate] or [compare].")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json and the run record.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure how often a scorer agrees with people, or compare two generators by their scores.
+
+    Every accuracy stands next to chance and to picking by position, with a 95 % interval that
+    resamples prompts. Two tables of scores are compared prompt by prompt.
+
+    Example: palate evaluate data/hpd --scores runs/scores/scores.parquet --by dimension
+
+    Example: palate evaluate --compare original/scores.parquet adapted/scores.parquet
+    """
+    common: dict[str, Any] = {"missing": missing, "resamples": resamples, "seed": seed}
+    if compare is not None:
+        if dataset is not None or scores is not None:
+            raise typer.BadParameter(
+                "takes two tables of scores and nothing else", param_hint="--compare"
+            )
+        given = common | {"pair": pair, "dimension": dimension}
+        _compare(compare, given, recipe, out, overwrite=overwrite, as_json=as_json)
+        return
+    if dataset is None or scores is None:
+        raise typer.BadParameter(
+            "give a data set and --scores, or --compare with two tables of scores"
+        )
+    given = common | {"scorer": scorer, "by": by, "ties": ties, "human_ties": human_ties}
+    given |= {"pair_ties": pair_ties, "average": average}
+    _evaluate(dataset, scores, given, recipe, out, overwrite=overwrite, as_json=as_json)
+
+
+def _evaluate(
+    dataset: Path,
+    scores: Path,
+    given: dict[str, Any],
+    recipe: Path | None,
+    out: Path | None,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from palate.data.tables import load_dataset, read_table
+    from palate.evaluation.evaluate import EvaluateSettings, evaluate_choices
+    from palate.settings import read_settings
+
+    settings = read_settings(EvaluateSettings, recipe, given, section="evaluate")
+    is_table = dataset.suffix == ".parquet"
+    choices = read_table(dataset, "choices") if is_table else load_dataset(dataset).choices
+    path = _scores_path(scores)
+    found = evaluate_choices(choices, read_table(path, "scores"), settings)
+    inputs = {"choices": dataset if is_table else dataset / "choices.parquet", "scores": path}
+    _finish(found, "evaluate", settings, inputs, out, overwrite=overwrite)
+    typer.echo(json.dumps(found.to_dict()) if as_json else _evaluation_text(found))
+
+
+def _compare(
+    tables: tuple[Path, Path],
+    given: dict[str, Any],
+    recipe: Path | None,
+    out: Path | None,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from palate.data.tables import read_table
+    from palate.evaluation.evaluate import CompareSettings, compare_scores
+    from palate.settings import read_settings
+
+    settings = read_settings(CompareSettings, recipe, given, section="compare")
+    first, second = (_scores_path(table) for table in tables)
+    found = compare_scores(read_table(first, "scores"), read_table(second, "scores"), settings)
+    inputs = {"first": first, "second": second}
+    _finish(found, "evaluate --compare", settings, inputs, out, overwrite=overwrite)
+    typer.echo(json.dumps(found.to_dict()) if as_json else _comparison_text(found, tables))
+
+
+def _scores_path(path: Path) -> Path:
+    return path / "scores.parquet" if path.is_dir() else path
+
+
+def _finish(
+    found: Evaluation | Comparison,
+    verb: str,
+    settings: object,
+    inputs: dict[str, Path],
+    out: Path | None,
+    *,
+    overwrite: bool,
+) -> None:
+    """Keep the result and a run record, where a folder was given."""
+    if out is None:
+        return
+    from palate.runs import start_run, write_atomic
+
+    with start_run(verb, out, settings, inputs, overwrite=overwrite) as run:
+        if not run.finished:
+            result = found.to_dict()
+            write_atomic(out / "evaluation.json", json.dumps(result, indent=2) + "\n")
+            run.finish(result, files=[out / "evaluation.json"])
+
+
+def _evaluation_text(found: Evaluation) -> str:
+    agreements = [found.overall, *found.groups]
+    level = found.overall.top1.estimate.bootstrap.level
+    header = [
+        "choices",
+        "n",
+        "prompts",
+        "top-1",
+        "chance",
+        "always first",
+        "always last",
+        "pairwise",
+    ]
+    header.append("Kendall tau")
+    lines = [
+        f"{found.scorer} ({found.unit}, {found.fingerprint[:12]})",
+        text_table(header, [_row(agreement) for agreement in agreements], right="12"),
+        (
+            f"{level:.0%} intervals over prompts; score ties: {found.settings.ties}, "
+            f"human ties: {found.settings.human_ties}, pair ties: {found.settings.pair_ties}, "
+            f"average: {found.settings.average}"
+        ),
+    ]
+    if found.overall.top1.left_out:
+        lines.append(f"top-1 leaves out {plural(found.overall.top1.left_out, 'undecided choice')}")
+    if found.left_out:
+        lines.append(f"left out {plural(found.left_out, 'choice')} without scores")
+    return "\n".join(lines)
+
+
+def _row(agreement: Agreement) -> list[str]:
+    measured = agreement.top1.estimate, agreement.pairwise.estimate
+    top1, pairwise = (percent(found.value, found.low, found.high) for found in measured)
+    tau = "none"
+    if agreement.kendall is not None:
+        its = agreement.kendall.estimate
+        tau = f"{its.value:.3f} ({its.low:.3f} to {its.high:.3f})"
+    return [
+        agreement.name,
+        f"{agreement.choices:,}",
+        f"{agreement.prompts:,}",
+        top1,
+        percent(agreement.chance),
+        percent(agreement.always_first.value),
+        percent(agreement.always_last.value),
+        pairwise,
+        tau,
+    ]
+
+
+def _comparison_text(found: Comparison, tables: tuple[Path, Path]) -> str:
+    difference, wins = found.difference, found.win_rate
+    its, rate = difference.estimate, wins.estimate
+    level = its.bootstrap.level
+    rows = [
+        [f"first: {tables[0]}", f"{difference.mean_a:.4g}"],
+        [f"second: {tables[1]}", f"{difference.mean_b:.4g}"],
+        ["first - second", f"{its.value:+.4g} ({its.low:+.4g} to {its.high:+.4g})"],
+        ["first wins", percent(rate.value, rate.low, rate.high)],
+    ]
+    lines = [
+        f"{found.scorer} ({found.unit}, {found.fingerprint[:12]}), dimension {found.dimension}",
+        text_table(["mean score", f"{level:.0%} interval over prompts"], rows),
+        (
+            f"{plural(found.pairs, 'pair')} on {plural(found.prompts, 'prompt')} by "
+            f"{found.settings.pair}: {wins.wins:,} won, {wins.ties:,} tied (count {wins.tie_rule}), "
+            f"{wins.losses:,} lost"
+        ),
+    ]
+    if found.left_out:
+        lines.append(f"left out: {found.left_out} without a counterpart or a value")
+    return "\n".join(lines)
