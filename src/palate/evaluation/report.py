@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -15,6 +15,8 @@ from PIL import Image
 
 from palate import __version__
 from palate.runs import write_atomic
+
+Array: TypeAlias = NDArray[Any]
 
 INK, SOFT, LINE = "#1d2129", "#5b6472", "#dfe3e8"
 SERIES = ("#1f6feb", "#d9730d", "#17784a", "#8250df", "#b3362b")
@@ -43,7 +45,7 @@ def write_report(template: Path, out: Path, facts: Mapping[str, object]) -> None
     write_atomic(out, text)
 
 
-def picture_uri(pixels: UInt8[NDArray, "height width 3"]) -> str:
+def picture_uri(pixels: UInt8[Array, "height width 3"]) -> str:
     """Put a picture into a page: a `data:` address of its PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
@@ -81,8 +83,8 @@ def plot_curves(
 
 
 def plot_points(
-    x: Float[NDArray, "points"],
-    y: Float[NDArray, "points"],
+    x: Float[Array, "points"],
+    y: Float[Array, "points"],
     *,
     across: str,
     up: str,

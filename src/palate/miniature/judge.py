@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from palate.errors import DataError
 from palate.miniature.pictures import scenes_from
-from palate.miniature.world import GROUND_VALUES, PALETTE, SHAPES, SIZE, Scene, coverage
+from palate.miniature.world import GROUND_VALUES, PALETTE, SHAPES, SIZE, Array, Scene, coverage
 
 ASPECTS = ("match", "relation", "vividness", "clutter")
 WEIGHTS = (1.6, 0.7, 0.9, -1.1)
@@ -31,12 +31,12 @@ VISIBLE = 0.16  # distance from the ground, as a share of full scale, at which a
 class Judgement:
     """What the judge saw: `aspects` (pictures × `ASPECTS`, each about 0 to 1) and `utility` (higher is better)."""
 
-    aspects: Float[NDArray, "pictures aspects"]
+    aspects: Float[Array, "pictures aspects"]
 
     @property
-    def utility(self) -> Float[NDArray, "pictures"]:
+    def utility(self) -> Float[Array, "pictures"]:
         """The weighted sum of the aspects; a clean picture has about 3.2, an empty one 0. Higher is better."""
-        return self.aspects @ np.array(WEIGHTS)
+        return np.asarray(self.aspects @ np.array(WEIGHTS))
 
 
 def _templates() -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,9 +69,7 @@ def judge(images: NDArray[np.uint8], prompts: Sequence[str], batch: int = 512) -
     return Judgement(np.concatenate(parts) if parts else np.zeros((0, len(ASPECTS))))
 
 
-def _judge(
-    images: NDArray[np.uint8], scenes: Sequence[Scene]
-) -> Float[NDArray, "pictures aspects"]:
+def _judge(images: NDArray[np.uint8], scenes: Sequence[Scene]) -> Float[Array, "pictures aspects"]:
     n = len(scenes)
     pixels = torch.from_numpy(images.astype(np.float32) / 255)
     ground = torch.from_numpy(GROUND_VALUES[[scene.ground for scene in scenes]])[:, None, None, :]

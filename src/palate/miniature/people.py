@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from palate.data.records import pick_ranks
 from palate.miniature.judge import ASPECTS, WEIGHTS, judge
 from palate.miniature.pictures import load_pictures
+from palate.miniature.world import Array
 from palate.runs import seed_for
 from palate.study.design import Question
 
@@ -31,8 +32,8 @@ SPREAD = 0.35
 class People:
     """A panel: `weights` (people × aspects) and `sharpness` (people) of each, shared lapses and habit of place."""
 
-    weights: Float[NDArray, "people aspects"]
-    sharpness: Float[NDArray, "people"]
+    weights: Float[Array, "people aspects"]
+    sharpness: Float[Array, "people"]
     lapses: float = LAPSES
     last_slot: float = LAST_SLOT
 
@@ -44,28 +45,33 @@ class People:
         return cls(weights, SHARPNESS * np.exp(0.25 * chance.standard_normal(count)))
 
     def probabilities(
-        self, aspects: Float[NDArray, "groups images aspects"]
-    ) -> Float[NDArray, "people groups images"]:
+        self, aspects: Float[Array, "groups images aspects"]
+    ) -> Float[Array, "people groups images"]:
         """Each person's chance to pick each image of each group, averaged over which image stands last."""
         liking = self._liking(aspects)
         n = liking.shape[-1]
         chances = np.mean([self._pick(liking, last) for last in range(n)], axis=0)
         return np.asarray(chances)
 
+    def last_place_accuracy(self, images: int = 4) -> float:
+        """How often the last place is picked if the images differ in nothing: the habit alone."""
+        same = self._liking(np.zeros((1, images, len(ASPECTS))))
+        return float(self._pick(same, images - 1)[..., -1].mean())
+
     def _liking(
-        self, aspects: Float[NDArray, "groups images aspects"]
-    ) -> Float[NDArray, "people groups images"]:
-        return self.sharpness[:, None, None] * np.einsum("pa,gia->pgi", self.weights, aspects)
+        self, aspects: Float[Array, "groups images aspects"]
+    ) -> Float[Array, "people groups images"]:
+        liking = np.einsum("pa,gia->pgi", self.weights, aspects)
+        return np.asarray(self.sharpness[:, None, None] * liking)
 
     def _pick(self, liking: NDArray[np.float64], last: int) -> NDArray[np.float64]:
         liking = liking.copy()
         liking[..., last] += self.last_slot
         odds = np.exp(liking - liking.max(axis=-1, keepdims=True))
-        return (1 - self.lapses) * odds / odds.sum(
-            axis=-1, keepdims=True
-        ) + self.lapses / liking.shape[-1]
+        chances = odds / odds.sum(axis=-1, keepdims=True)
+        return np.asarray((1 - self.lapses) * chances + self.lapses / liking.shape[-1])
 
-    def pick(self, person: int, aspects: Float[NDArray, "images aspects"], seed: int) -> int:
+    def pick(self, person: int, aspects: Float[Array, "images aspects"], seed: int) -> int:
         """The position that one person picks, the images standing in the order given."""
         someone = People(
             self.weights[[person]], self.sharpness[[person]], self.lapses, self.last_slot
@@ -109,8 +115,8 @@ class SimulatedPeople:
 
 
 def expected_accuracy(
-    scores: Float[NDArray, "groups images"], chances: Float[NDArray, "groups images"]
-) -> Float[NDArray, "groups"]:
+    scores: Float[Array, "groups images"], chances: Float[Array, "groups images"]
+) -> Float[Array, "groups"]:
     """The chance, for each group, that a person picks the image with the highest score.
 
     Images that share the highest score share the chance. With `chances` themselves as scores this is the best

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 
 from palate.data.images import hash_image, open_image
 from palate.data.records import Image
 from palate.data.tables import image_path, to_table, write_table
 from palate.errors import DataError
-from palate.miniature.world import SIZE, Scene, parse_scene, pictures
+from palate.miniature.world import SIZE, Array, Scene, parse_scene, pictures
 from palate.runs import atomic_path, hash_text, seed_for
 
 
-def load_pictures(images: Any, folder: Path) -> dict[str, UInt8[NDArray, "height width 3"]]:
+def load_pictures(images: Any, folder: Path) -> dict[str, UInt8[Array, "height width 3"]]:
     """Read the pictures of a table of images: key → pixels in 8 bits.
 
     Raises:

@@ -36,7 +36,7 @@ def simulated_study(
         DataError: if a prompt is not of the simulated world, or no prompt has two images.
         RunError: if `out` holds another run.
     """
-    inputs = {"images": dataset / "images.parquet", "panel": str(panel)}
+    inputs: dict[str, Path | str] = {"images": dataset / "images.parquet", "panel": str(panel)}
     with start_run("study", out, settings, inputs, overwrite=overwrite) as run:
         if run.finished:
             return dict(run.result)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
 
 SIZE = 32
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
@@ -154,16 +156,16 @@ class Drawing:
     `cut` (a direction in radians, NaN where nothing is cut) and are `present` or not. Spots are small stray discs.
     """
 
-    ground: Int[NDArray, "pictures"]
-    present: Float[NDArray, "pictures 2"]
-    colour: Int[NDArray, "pictures 2"]
-    shape: Int[NDArray, "pictures 2"]
-    x: Float[NDArray, "pictures 2"]
-    y: Float[NDArray, "pictures 2"]
-    radius: Float[NDArray, "pictures 2"]
-    opacity: Float[NDArray, "pictures 2"]
-    cut: Float[NDArray, "pictures 2"]
-    spots: Float[NDArray, "pictures spots 4"]  # x, y, radius, colour; radius 0: no spot
+    ground: Int[Array, "pictures"]
+    present: Float[Array, "pictures 2"]
+    colour: Int[Array, "pictures 2"]
+    shape: Int[Array, "pictures 2"]
+    x: Float[Array, "pictures 2"]
+    y: Float[Array, "pictures 2"]
+    radius: Float[Array, "pictures 2"]
+    opacity: Float[Array, "pictures 2"]
+    cut: Float[Array, "pictures 2"]
+    spots: Float[Array, "pictures spots 4"]  # x, y, radius, colour; radius 0: no spot
 
 
 def compose(scenes: Sequence[Scene], rng: np.random.Generator) -> Drawing:
@@ -262,11 +264,11 @@ def _spots(spotted: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.f
 
 
 def coverage(
-    shape: Int[NDArray, "..."],
-    x: Float[NDArray, "..."],
-    y: Float[NDArray, "..."],
-    radius: Float[NDArray, "..."],
-) -> Float[NDArray, "... size size"]:
+    shape: Int[Array, "..."],
+    x: Float[Array, "..."],
+    y: Float[Array, "..."],
+    radius: Float[Array, "..."],
+) -> Float[Array, "... size size"]:
     """How much of each pixel a shape covers (0 to 1), by its signed distance: smooth edges without supersampling."""
     grid = np.arange(SIZE, dtype=np.float32)
     dx = np.abs(grid - x[..., None, None].astype(np.float32))
@@ -284,7 +286,7 @@ def coverage(
         ],
         default=np.abs(round_ - 0.74 * r) - 0.27 * r,
     )
-    return np.clip(0.5 - distance, 0.0, 1.0)
+    return np.asarray(np.clip(0.5 - distance, 0.0, 1.0))
 
 
 def render(drawing: Drawing) -> NDArray[np.uint8]:
