@@ -62,10 +62,14 @@ def load_scorer(
     )
 
 
+def miniature_folder() -> Path:
+    """Give the folder of the tiny CLIP that Palate ships."""
+    return Path(palate.__file__).parent / "miniature" / "weights" / "clip"
+
+
 def _miniature(source: Source) -> Scorer:
     """The tiny CLIP of the simulated world, before it learnt from choices."""
-    shipped = Path(palate.__file__).parent / "miniature" / "weights" / "clip"
-    clip = _load(source.weights or shipped, source)
+    clip = _load(source.weights or miniature_folder(), source)
     return ClipScorer(clip, "miniature", unit="hps")
 
 
