@@ -45,47 +45,15 @@ def tiny_pipeline(
     """Build a random pipeline: 16 x 16 pixels, 4 x 8 x 8 latents, two cross-attention levels, DDIM."""
     quiet_messages()
     import torch
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=514,
-                hidden_size=text_width,
-                intermediate_size=2 * text_width,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=tokens,
-                bos_token_id=512,
-                eos_token_id=513,
-                pad_token_id=513,
-            )
-        )
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=channels,
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=text_width,
-            attention_head_dim=2,
-            norm_num_groups=4,
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-            up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-            norm_num_groups=4,
-            latent_channels=4,
-            sample_size=16,
-        )
+        parts = {
+            "text_encoder": _text_encoder(text_width, tokens),
+            "unet": _unet(channels, text_width),
+            "vae": _vae(),
+        }
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -96,14 +64,57 @@ def tiny_pipeline(
         prediction_type=prediction,
     )
     return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text,
+        **parts,
         tokenizer=tiny_tokenizer(tokens),
-        unet=unet,
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+def _text_encoder(width: int, tokens: int) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        vocab_size=514,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=tokens,
+        bos_token_id=512,
+        eos_token_id=513,
+        pad_token_id=513,
+    )
+    return CLIPTextModel(config)
+
+
+def _unet(channels: tuple[int, int], width: int) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=channels,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=width,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+
+
+def _vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=16,
     )
 
 
