@@ -62,7 +62,7 @@ class Preparation:
 PROFILES: Mapping[str, Preparation] = {
     # openai/CLIP `_transform`: Resize, CenterCrop, then convert("RGB").
     "openai-clip": Preparation(size=224, convert="after"),
-    "miniature": Preparation(size=32, resize="exact"),
+    "miniature": Preparation(size=32, resize="exact", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
 }
 
 
