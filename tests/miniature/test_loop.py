@@ -11,7 +11,7 @@ from palate.data.tables import read_table
 from palate.errors import RunError, SettingsError
 from palate.miniature.demo import run_demo
 from palate.miniature.loop import Loop, demo_settings
-from palate.miniature.showing import ARMS
+from palate.miniature.measure import ARMS
 
 LITTLE = {
     "seeds": 2,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from palate.miniature.loop import RECIPE, Loop, Preset, demo_settings
-from palate.miniature.showing import measure, show, verdict
+from palate.miniature.measure import measure
+from palate.miniature.showing import show, verdict
 from palate.runs import hash_file, start_run
 
 

@@ -14,11 +14,8 @@ Scenes of the pool `evaluation` are never drawn here.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -29,7 +26,7 @@ import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch.nn import functional
-from transformers import CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 from palate.miniature.architecture import (
     TextAndUNet,
@@ -39,107 +36,11 @@ from palate.miniature.architecture import (
     tokenizer_folder,
 )
 from palate.miniature.judge import judge
+from palate.miniature.stage import Stage, write_figures
 from palate.miniature.words import REMARKS, captions
 from palate.miniature.world import COLOURS, SHAPES, Pool, Scene, pictures, scenes_of
 
 POOLS: tuple[Pool, ...] = ("choices", "labels", "spare")
-
-
-class Stage:
-    """One model's training: optimiser, warm-up and cosine, moving average, saving and resuming, and a log."""
-
-    def __init__(
-        self,
-        name: str,
-        out: Path,
-        model: torch.nn.Module,
-        *,
-        steps: int,
-        rate: float,
-        ema: float,
-        flat_first: bool = False,
-        fused: bool = False,
-    ) -> None:
-        """Begin, or go on from what `out` holds."""
-        self.name, self.out, self.model, self.steps, self.decay = name, out, model, steps, ema
-        self.optimiser = torch.optim.AdamW(
-            model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=fused
-        )
-        warm, flat = min(300, steps // 10), 0.6 * steps if flat_first else 0
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser,
-            lambda step: min(
-                (step + 1) / warm,
-                0.5 + 0.5 * math.cos(math.pi * min(1.0, max(0.0, step - flat) / (steps - flat))),
-            ),
-        )
-        self.average = [parameter.detach().clone() for parameter in model.parameters()]
-        self.step, self.seconds, self.log = 0, 0.0, list[dict[str, float]]()
-        if self.state_file.exists():
-            state = torch.load(self.state_file, weights_only=True)
-            model.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.schedule.load_state_dict(state["schedule"])
-            self.average = state["average"]
-            self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
-
-    @property
-    def state_file(self) -> Path:
-        """Where the stage saves itself."""
-        return self.out / f"{self.name}.state.pt"
-
-    def save(self) -> None:
-        """Save everything that going on needs, all or nothing."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "average": self.average,
-            "step": self.step,
-            "seconds": self.seconds,
-            "log": self.log,
-        }
-        temporary = self.state_file.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self.state_file)
-
-    def run(self, loss_of: Callable[[int], dict[str, torch.Tensor]], every: int = 250) -> None:
-        """Train to the end; `loss_of(step)` gives the loss under `loss` and whatever else is to be logged."""
-        began, since, sums = time.monotonic(), self.step, dict[str, float]()
-        while self.step < self.steps:
-            values = loss_of(self.step)
-            self.optimiser.zero_grad(set_to_none=True)
-            values["loss"].backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimiser.step()
-            self.schedule.step()
-            self.step += 1
-            decay = min(self.decay, (1 + self.step) / (10 + self.step))
-            with torch.no_grad():
-                torch._foreach_lerp_(self.average, [*self.model.parameters()], 1 - decay)
-            for key, value in values.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach())
-            if self.step % every == 0 or self.step == self.steps:
-                self.seconds += time.monotonic() - began
-                count, began = self.step - since, time.monotonic()
-                entry = {"step": self.step, "seconds": round(self.seconds, 1)}
-                entry |= {key: round(total / count, 5) for key, total in sums.items()}
-                self.log.append(entry)
-                say(self.name, entry)
-                since, sums = self.step, {}
-                self.save()
-
-    def use_average(self) -> None:
-        """Put the moving average into the model."""
-        with torch.no_grad():
-            for parameter, mean in zip(self.model.parameters(), self.average, strict=True):
-                parameter.copy_(mean)
-
-
-def say(name: str, facts: object) -> None:
-    """Print one line of the log at once."""
-    sys.stdout.write(f"{name} {json.dumps(facts)}\n")
-    sys.stdout.flush()
 
 
 def pixels(images: NDArray[np.uint8]) -> torch.Tensor:
@@ -194,7 +95,9 @@ def train_vae(out: Path, steps: int, batch: int = 32) -> None:
     prompts = [scene.text for scene in scenes]
     before, after = judge(images, prompts).utility, judge(again, prompts).utility
     psnr = -10 * math.log10(((made - pixels(images)) ** 2).mean().item() / 4)
-    _figures(out, "vae", stage, psnr=psnr, utility_before=before.mean(), utility_after=after.mean())
+    write_figures(
+        out, "vae", stage, psnr=psnr, utility_before=before.mean(), utility_after=after.mean()
+    )
 
 
 def _neighbour(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -261,7 +164,7 @@ def train_clip(out: Path, steps: int, batch: int = 128) -> None:
         clip.logit_scale.fill_(math.log(100))
     clip.save_pretrained(out / "clip")
     tokenizer.save_pretrained(out / "clip")
-    _figures(out, "clip", stage, recall=stage.log[-1]["recall"])
+    write_figures(out, "clip", stage, recall=stage.log[-1]["recall"])
 
 
 def _latent_pool(out: Path, count: int) -> dict[str, torch.Tensor]:
@@ -303,17 +206,27 @@ def _drop(texts: list[str], rng: np.random.Generator) -> list[str]:
     ]
 
 
+def _inner(weights: dict[str, torch.Tensor], model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Rename a text tower's weights for the class that is a text tower alone: the ends of the names agree."""
+    return {
+        name: next(value for known, value in weights.items() if name.endswith(known))
+        for name in model.state_dict()
+    }
+
+
 def train_unet(out: Path, steps: int, batch: int = 64, count: int = 100_000) -> None:
     """Learn to make pictures from words: noise prediction, the text encoder learning along.
 
-    The error of a noise level counts min(SNR, 5) / SNR (Hang et al., 2023, arXiv 2303.09556): small models learn the
+    The text encoder begins as the CLIP's text tower. The error of a noise level counts min(SNR, 5) / SNR (Hang et al., 2023, arXiv 2303.09556): small models learn the
     picture's layout sooner.
     """
     torch.manual_seed(0)
     model = TextAndUNet()
+    clip = CLIPModel.from_pretrained(out / "clip")
+    model.text.load_state_dict(_inner(clip.text_model.state_dict(), model.text))
     pool = _latent_pool(out, count)
     scale = float(AutoencoderKL.load_config(out / "vae")["scaling_factor"])
-    noising = torch.tensor(new_scheduler().alphas_cumprod)
+    noising = new_scheduler().alphas_cumprod
     model.unet.to(memory_format=torch.channels_last)
     stage = Stage(
         "unet", out, model, steps=steps, rate=8e-4, ema=0.9995, flat_first=True, fused=True
@@ -379,23 +292,7 @@ def save_unet(out: Path, stage: Stage) -> None:
             "utility": round(float(seen.utility.mean()), 3),
             "aspects": [round(float(x), 3) for x in seen.aspects.mean(axis=0)],
         }
-    _figures(out, "unet", stage, samples=figures)
-
-
-def _figures(out: Path, name: str, stage: Stage, **figures: object) -> None:
-    plain = {
-        key: round(float(value), 4) if isinstance(value, float) else value
-        for key, value in figures.items()
-    }
-    record = {
-        "stage": name,
-        "steps": stage.step,
-        "seconds": round(stage.seconds),
-        **plain,
-        "log": stage.log,
-    }
-    (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    say(name, plain)
+    write_figures(out, "unet", stage, samples=figures)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
