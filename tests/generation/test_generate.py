@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -175,3 +176,14 @@ def test_what_makes_no_image_is_refused_in_a_sentence(generator, base, adapter, 
             ["a"], load_generator(base, adapter), tmp_path / "a", GenerateSettings(guidance=1.0)
         )
     assert not (tmp_path / "a").exists()
+
+
+def test_a_prefix_changes_the_words_and_keeps_the_noise_and_the_prompt(generator, made, tmp_path):
+    images = generate(PROMPTS, generator, tmp_path, replace(QUICK, prefix="Weird image. "))
+    assert images["seed"].equals(made["seed"])
+    assert images["prompt"].equals(made["prompt"])
+    assert not set(images["image"].to_pylist()) & set(made["image"].to_pylist())
+    assert images["sha256"].to_pylist() != made["sha256"].to_pylist()
+    whole = ["Weird image. " + prompt for prompt in PROMPTS]
+    other = generate(whole, generator, tmp_path / "whole", QUICK)
+    assert not set(images["seed"].to_pylist()) & set(other["seed"].to_pylist())

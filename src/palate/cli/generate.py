@@ -29,6 +29,9 @@ def generate(  # noqa: PLR0917 - typer makes options of them
         str | None,
         typer.Option(help="Negative prompt; if not given, the identifier that the adapter names."),
     ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Words before every prompt; the noise stays the same.")
+    ] = None,
     images: Annotated[int | None, typer.Option(help="Images per prompt [4].")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps [50].")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale [7.5].")] = None,
@@ -66,6 +69,7 @@ def generate(  # noqa: PLR0917 - typer makes options of them
         "batch": batch,
         "run": run,
         "negative_prompt": negative,
+        "prefix": prefix,
     }
     settings = read_settings(
         GenerateSettings, recipe, given, section="generate" if recipe else None

@@ -37,6 +37,9 @@ class GenerateSettings:
     """Classifier-free guidance; at 1 or below there is none, and the negative prompt is not read."""
     negative_prompt: str | None = None
     """None takes the identifier that the adapter's file names, and nothing without an adapter."""
+    prefix: str = ""
+    """Words put before every prompt. The noise and the table's prompt are those of the bare prompt, so
+    that images with and without them can be compared."""
     batch: int = 4
     """Images per forward. Larger is faster while memory lasts; see the module on rounding."""
     run: str = "generate"
@@ -113,7 +116,7 @@ def generate(
                 "images": len(requests),
                 "prompts": len(distinct),
                 "repeated_prompts": len(prompts) - len(distinct),
-                "truncated_prompts": len(generator.truncated(distinct)),
+                "truncated_prompts": len(generator.truncated([settings.prefix + p for p in distinct])),
                 "flagged_images": sum(value is not None for value in table["details"].to_pylist()),
                 "generator": generator.label,
                 "adapter": str(generator.adapter.path) if generator.adapter else None,
@@ -158,6 +161,7 @@ def _resolve(generator: Generator, settings: GenerateSettings) -> dict[str, Any]
         )
     height, width = image_size(generator.pipeline)
     plan: dict[str, Any] = {
+        "prefix": settings.prefix,
         "steps": settings.steps,
         "guidance": settings.guidance,
         "negative_prompt": negative,
@@ -188,7 +192,7 @@ def _make_images(
     for start in track(starts, "generating"):
         wanted = list(remaining[start : start + settings.batch])
         filled = wanted + wanted[-1:] * (settings.batch - len(wanted))
-        text = generator.encode([request.prompt for request in filled])
+        text = generator.encode([plan["prefix"] + request.prompt for request in filled])
         seeds = [request.seed for request in filled]
         images, flags = sample(generator.pipeline, text, negative, seeds, how)
         arrays = to_bytes(images[: len(wanted)]).numpy()
