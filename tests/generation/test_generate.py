@@ -179,7 +179,9 @@ def test_what_makes_no_image_is_refused_in_a_sentence(generator, base, adapter, 
 
 
 def test_a_prefix_changes_the_words_and_keeps_the_noise_and_the_prompt(generator, made, tmp_path):
-    images = generate(PROMPTS, generator, tmp_path, replace(QUICK, prefix="Weird image. "))
+    images = generate(
+        PROMPTS, generator, tmp_path / "prefixed", replace(QUICK, prefix="Weird image. ")
+    )
     assert images["seed"].equals(made["seed"])
     assert images["prompt"].equals(made["prompt"])
     assert not set(images["image"].to_pylist()) & set(made["image"].to_pylist())

@@ -116,7 +116,9 @@ def generate(
                 "images": len(requests),
                 "prompts": len(distinct),
                 "repeated_prompts": len(prompts) - len(distinct),
-                "truncated_prompts": len(generator.truncated([settings.prefix + p for p in distinct])),
+                "truncated_prompts": len(
+                    generator.truncated([settings.prefix + p for p in distinct])
+                ),
                 "flagged_images": sum(value is not None for value in table["details"].to_pylist()),
                 "generator": generator.label,
                 "adapter": str(generator.adapter.path) if generator.adapter else None,
