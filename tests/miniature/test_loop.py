@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 
@@ -15,10 +16,15 @@ from palate.miniature.measure import ARMS
 
 LITTLE = {
     "seeds": 2,
-    "choice_prompts": 24,
-    "label_prompts": 16,
+    "choice_prompts": 8,
+    "drawn_choice_prompts": 30,
+    "drawn_choice_images": 4,
+    "label_prompts": 6,
+    "drawn_label_prompts": 30,
     "regularisation_prompts": 8,
+    "test_prompts": 4,
     "evaluation_prompts": 6,
+    "hold_out": 2,
     "train_steps": 4,
     "adapt_steps": 3,
 }
@@ -36,7 +42,7 @@ def run(tmp_path_factory):
 def test_the_report_stands_alone_and_says_what_is_simulated(run):
     _, page, found, sentence, said = run
     text = page.read_text()
-    assert sentence in text
+    assert sentence in html.unescape(text)
     assert "Simulated, all of it." in text
     assert "http://" not in text.replace("http://www.w3.org", "").replace(
         "http://purl.org", ""
@@ -63,8 +69,8 @@ def test_every_arm_is_measured_against_the_original_at_equal_noise(run):
             )
         )
         for arm in (out / "arms").iterdir()
-        if arm.name != "original"  # has four images of each prompt
     }
+    assert len(seeds) == 3 + 2 * 3
     assert len({tuple(sorted(of.items())) for of in seeds.values()}) == 1
 
 
@@ -73,7 +79,7 @@ def test_prompts_of_choices_labels_and_evaluation_are_disjoint(run):
     out, *_ = run
     prompts = [
         set(read_table(out / name / "images.parquet", "images").column("prompt").to_pylist())
-        for name in ("choice-images", "label-images", "arms/original")
+        for name in ("choices-images", "labels-images", "arms/original")
     ]
     assert not prompts[0] & prompts[1] | prompts[0] & prompts[2] | prompts[1] & prompts[2]
 

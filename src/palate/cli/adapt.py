@@ -49,6 +49,7 @@ def adapt(  # noqa: PLR0917 - typer makes options of them
     from palate.adaptation.adapt import AdaptSettings
     from palate.adaptation.adapt import adapt as train
     from palate.adaptation.examples import image_files
+    from palate.cli.shipped import generator_folder
     from palate.data.tables import read_table
     from palate.settings import read_settings
 
@@ -64,7 +65,14 @@ def adapt(  # noqa: PLR0917 - typer makes options of them
     table = read_table(labels / "labels.parquet" if labels.is_dir() else labels, "labels")
     files = image_files(*images)
     result = train(
-        table, files, base, out, settings, cache=cache, device=device, overwrite=overwrite
+        table,
+        files,
+        generator_folder(base),
+        out,
+        settings,
+        cache=cache,
+        device=device,
+        overwrite=overwrite,
     )
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))

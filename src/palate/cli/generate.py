@@ -11,7 +11,7 @@ import typer
 
 def generate(  # noqa: PLR0917 - typer makes options of them
     generator: Annotated[
-        Path, typer.Argument(help="Folder of a StableDiffusionPipeline, as diffusers saves it.")
+        Path, typer.Argument(help="Folder of a StableDiffusionPipeline, or miniature.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the images; it becomes a data set.")],
     prompts: Annotated[
@@ -50,8 +50,11 @@ def generate(  # noqa: PLR0917 - typer makes options of them
     With an adapter, its identifier becomes the negative prompt; `--negative ""` turns that off.
     Interrupted, the same command goes on where it stopped.
 
+    Example: palate generate miniature --prompt "a red ring on white" --out runs/rings
+
     Example: palate generate models/sd14 --prompts prompts.txt --adapter runs/adapted --out runs/new
     """
+    from palate.cli.shipped import generator_folder
     from palate.errors import DataError
     from palate.generation.generate import GenerateSettings
     from palate.generation.generate import generate as make
@@ -75,7 +78,7 @@ def generate(  # noqa: PLR0917 - typer makes options of them
         GenerateSettings, recipe, given, section="generate" if recipe else None
     )
     model = load_generator(
-        generator, adapter, strength=strength, device=device, precision=precision
+        generator_folder(generator), adapter, strength=strength, device=device, precision=precision
     )
     make(texts, model, out, settings, overwrite=overwrite)
     result = json.loads((out / "run.json").read_text(encoding="utf-8"))["result"]

@@ -91,7 +91,7 @@ def load_generator(
     )
     if dtype is None:
         raise CheckpointError(f"precision '{precision}': expected float32, bfloat16 or float16")
-    pipeline = _load_pipeline(folder).to(device)
+    pipeline = _load_pipeline(folder, dtype).to(device)
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         if part.dtype != dtype:
             part.to(dtype)
@@ -138,13 +138,13 @@ def folder_fingerprint(folder: Path) -> str:
     )
 
 
-def _load_pipeline(folder: Path) -> Any:
+def _load_pipeline(folder: Path, dtype: Any) -> Any:
     with quiet_bars():
         from diffusers import StableDiffusionPipeline
 
         try:
             pipeline = StableDiffusionPipeline.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True
+                str(folder), dtype=dtype, local_files_only=True, use_safetensors=True
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             first = str(error).strip().split("\n")[0]

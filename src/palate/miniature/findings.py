@@ -39,9 +39,7 @@ class Judged:
     aspects: Float[Array, "images aspects"]
     utility: Float[Array, "images"]
 
-    def by_prompt(
-        self, values: Float[Array, "images *rest"]
-    ) -> Float[Array, "prompts images *rest"]:
+    def by_prompt(self, values: Float[Array, "images *rest"]) -> Float[Array, "prompts each *rest"]:
         """Values of the images in groups of one prompt; every prompt must have the same number of images."""
         places: dict[str, list[int]] = {}
         for i, prompt in enumerate(self.prompts):

@@ -10,18 +10,19 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from palate.adaptation.adapt import AdaptSettings, adapt
 from palate.adaptation.examples import image_files
 from palate.adaptation.label import LabelSettings, write_labels
 from palate.data.splits import SplitSettings, split_dataset, write_split
-from palate.data.tables import load_dataset, read_table, write_table
+from palate.data.tables import load_dataset, read_table, relocate_images, write_table
 from palate.generation.generate import GenerateSettings, generate
 from palate.generation.generator import load_generator
 from palate.miniature.pictures import draw_dataset
@@ -42,13 +43,24 @@ RECIPE = Path(str(files("palate.miniature"))) / "recipe.toml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
-    """How much of everything a run of the loop makes."""
+    """How much of everything a run of the loop makes; counts are prompts.
 
-    seeds: int = 1
-    choice_prompts: int = 600
-    label_prompts: int = 400
-    regularisation_prompts: int = 300
-    evaluation_prompts: int = 200
+    What people choose between, and what is labelled, comes from two makers: the generator, and the renderer with its
+    usual defects (`drawn_…`), as the pictures of a community come from more than one model.
+    """
+
+    seeds: int
+    choice_prompts: int
+    drawn_choice_prompts: int
+    drawn_choice_images: int
+    """Pictures drawn of each prompt to choose between; people are asked about four at a time."""
+    label_prompts: int
+    drawn_label_prompts: int
+    regularisation_prompts: int
+    test_prompts: int
+    evaluation_prompts: int
+    hold_out: int
+    """Preferred and rejected images each that are kept aside to measure the identifier gap."""
     evaluation_pool: Literal["spare", "evaluation"] = "evaluation"
     train_steps: int | None = None
     adapt_steps: int | None = None
@@ -97,42 +109,25 @@ class Loop:
 
     def run(self) -> None:
         """Run every step that has not been run."""
-        self.timed("generate images to choose from", self.make_choice_images)
+        self.timed("make images to choose from", self.make_choice_images)
         self.timed("people choose", self.ask_people)
-        self.timed("people choose", self.split_choices)
-        self.timed("generate images to label", self.make_label_images)
-        self.timed("original arm", lambda: self.make_arm("original", images=4))
-        self.timed(
-            "original arm", lambda: self.make_arm("original-negative", negative=self.identifier)
-        )
+        self.timed("make images to label", self.make_label_images)
+        self.timed("generate the original arms", self.make_original_arms)
         for seed in range(self.settings.seeds):
-            self.run_seed(seed)
-
-    def run_seed(self, seed: int) -> None:
-        """Train, label, adapt and make the arms of one training seed."""
-        self.timed("train the classifier", lambda: self.train_scorer(seed))
-        self.timed("score and label", lambda: self.label_images(seed))
-        self.timed("adapt the generator", lambda: self.adapt_generator(seed))
-        adapter, arms = self.out / f"adapt-{seed}", self.arms(seed)
-        self.timed("adapted arms", lambda: self.make_arm(arms["adapted"], adapter, negative=""))
-        self.timed("adapted arms", lambda: self.make_arm(arms["adapted-negative"], adapter))
-        self.timed(
-            "adapted arms",
-            lambda: self.make_arm(
-                arms["adapted-identifier"], adapter, negative="", prefix=self.identifier
-            ),
-        )
-        self.timed(
-            "score the arms",
-            lambda: [self.score(seed, self.out / "arms" / arm) for arm in arms.values()],
-        )
+            for name, step in (
+                ("train the classifier", self.train_scorer),
+                ("score and label", self.label_images),
+                ("adapt the generator", self.adapt_generator),
+                ("generate the adapted arms", self.make_adapted_arms),
+                ("score the arms", self.score_arms),
+            ):
+                self.timed(name, partial(step, seed))
 
     def arms(self, seed: int) -> dict[str, str]:
         """The folders under `arms` that one training seed is measured on."""
+        shared = ("original", "original-negative", "original-identifier")
         own = ("adapted", "adapted-negative", "adapted-identifier")
-        return {"original": "original", "original-negative": "original-negative"} | {
-            name: f"{name}-{seed}" for name in own
-        }
+        return {name: name for name in shared} | {name: f"{name}-{seed}" for name in own}
 
     @property
     def identifier(self) -> str:
@@ -140,30 +135,44 @@ class Loop:
         return self.adapt_settings(0).identifier
 
     def make_choice_images(self) -> None:
-        """Generate the images that people will choose between."""
-        prompts = self.prompts("choices", self.settings.choice_prompts, use="choices")
-        self._generate(prompts, "choice-images", "choices", images=self.sampling.images_per_prompt)
+        """Make the images that people will choose between."""
+        own = self.settings
+        self._make_pool(
+            "choices", own.choice_prompts, own.drawn_choice_prompts, own.drawn_choice_images
+        )
 
     def ask_people(self) -> None:
-        """Let the simulated people choose."""
+        """Let the simulated people choose, and keep a part of their choices aside, by prompt."""
         settings = read_settings(StudySettings, self.recipe, section="study")
-        simulated_study(self.out / "choice-images", self.out / "choices", settings)
-
-    def split_choices(self) -> None:
-        """Keep a part of the choices aside, by prompt, to pick the best step of the training."""
+        simulated_study(self.out / "choices-images", self.out / "choices", settings)
         if not (self.out / "split").exists():
             choices = load_dataset(self.out / "choices")
-            settings = SplitSettings({"train": 0.88, "validation": 0.12})
-            write_split(choices, split_dataset(choices, settings), self.out / "split")
+            parts = SplitSettings({"train": 0.88, "validation": 0.12})
+            write_split(choices, split_dataset(choices, parts), self.out / "split")
 
     def make_label_images(self) -> None:
-        """Generate the images that will be labelled, and draw those that keep the generator steady."""
-        prompts = self.prompts("labels", self.settings.label_prompts, use="labels")
-        self._generate(prompts, "label-images", "labels", images=self.sampling.images_per_prompt)
+        """Make the images that will be labelled, and draw those that keep the generator steady."""
+        own = self.settings
+        count = self.sampling.images_per_prompt
+        self._make_pool("labels", own.label_prompts, own.drawn_label_prompts, count)
         known = self.out / "regularisation-images"
-        if self.settings.regularisation_prompts and not (known / "images.parquet").exists():
+        if not (known / "images.parquet").exists():
             count = self.settings.regularisation_prompts
             draw_dataset(self.prompts("labels", count, use="regularisation"), known, per_prompt=1)
+
+    def _make_pool(self, pool: Pool, generated: int, drawn: int, each: int) -> None:
+        """Generate the first prompts of a pool and draw the next ones, `each` times, into one data set."""
+        folder, count = self.out / f"{pool}-images", self.sampling.images_per_prompt
+        prompts = self.prompts(pool, generated + drawn, use=pool)
+        self._generate(prompts[:generated], f"{pool}-images/generated", pool, images=count)
+        if (folder / "images.parquet").exists():
+            return
+        draw_dataset(prompts[generated:], folder / "drawn", per_prompt=each, run=pool)
+        tables = [
+            relocate_images(load_dataset(folder / maker).images, folder / maker, folder)
+            for maker in ("generated", "drawn")
+        ]
+        write_table(pa.concat_tables(tables), folder / "images.parquet")
 
     def train_scorer(self, seed: int) -> None:
         """Train the classifier on the choices."""
@@ -190,29 +199,24 @@ class Loop:
 
     def label_images(self, seed: int) -> dict[str, Any]:
         """Score the images to label, and label them by the paper's rule."""
-        dataset = self.out / "label-images"
-        drawn = self.out / "regularisation-images" if self.settings.regularisation_prompts else None
-        settings = read_settings(LabelSettings, self.recipe, section="label")
         return write_labels(
-            self.score(seed, dataset),
-            dataset,
+            self.score(seed, self.out / "labels-images"),
+            self.out / "labels-images",
             self.out / f"labels-{seed}",
-            settings,
-            regularisation=drawn,
+            read_settings(LabelSettings, self.recipe, section="label"),
+            regularisation=self.out / "regularisation-images",
         )
 
     def adapt_settings(self, seed: int) -> AdaptSettings:
         """The settings of the adaptation of a seed."""
-        given = {"seed": seed, "steps": self.settings.adapt_steps}
+        own = self.settings
+        given = {"seed": seed, "steps": own.adapt_steps, "hold_out": own.hold_out}
         return read_settings(AdaptSettings, self.recipe, given, section="adapt")
 
     def adapt_generator(self, seed: int) -> None:
         """Adapt the generator to the labels."""
         labels = read_table(self.out / f"labels-{seed}" / "labels.parquet", "labels")
-        folders = [self.out / "label-images"]
-        if self.settings.regularisation_prompts:
-            folders.append(self.out / "regularisation-images")
-        pictures = image_files(*folders)
+        pictures = image_files(self.out / "labels-images", self.out / "regularisation-images")
         adapt(
             labels,
             pictures,
@@ -222,25 +226,38 @@ class Loop:
             cache=self.out / "latents",
         )
 
-    def make_arm(
-        self,
-        name: str,
-        adapter: Path | None = None,
-        *,
-        images: int = 1,
-        negative: str | None = None,
-        prefix: str = "",
-    ) -> None:
-        """Generate one arm of the comparison; every arm starts from the same noise."""
-        self._generate(
-            self.evaluation_prompts,
-            f"arms/{name}",
-            "evaluation",
-            images=images,
-            adapter=adapter,
-            negative_prompt=negative,
-            prefix=prefix,
-        )
+    def make_original_arms(self) -> None:
+        """Generate what the original makes of the evaluation prompts, and images to test a classifier on."""
+        test = self.evaluation_prompts[: self.settings.test_prompts]
+        self._generate(test, "test-images", "test", images=4)
+        self._make_arms("original", "", None)
+
+    def make_adapted_arms(self, seed: int) -> None:
+        """Generate what the adapted generator of a seed makes of the same prompts from the same noise."""
+        self._make_arms("adapted", f"-{seed}", self.out / f"adapt-{seed}")
+
+    def _make_arms(self, maker: str, ending: str, adapter: Path | None) -> None:
+        """Three arms: plain, the identifier as negative prompt, the identifier in the prompt."""
+        for name, negative, prefix in (
+            (maker, "", ""),
+            (f"{maker}-negative", self.identifier, ""),
+            (f"{maker}-identifier", "", self.identifier),
+        ):
+            self._generate(
+                self.evaluation_prompts,
+                f"arms/{name}{ending}",
+                "evaluation",
+                images=1,
+                adapter=adapter,
+                negative_prompt=negative,
+                prefix=prefix,
+            )
+
+    def score_arms(self, seed: int) -> None:
+        """Score every arm, and the images to test on, with the classifier of a seed."""
+        for folder in self.arms(seed).values():
+            self.score(seed, self.out / "arms" / folder)
+        self.score(seed, self.out / "test-images")
 
     def _generate(
         self,

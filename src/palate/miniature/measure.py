@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from palate.data.tables import load_dataset, read_table
 from palate.miniature.findings import (
-    Judged,
     arm_facts,
     best_accuracy,
     estimate,
@@ -24,6 +22,7 @@ from palate.miniature.people import People
 ARMS = {
     "original": "original",
     "original-negative": "original, identifier as negative",
+    "original-identifier": "original, identifier in the prompt",
     "adapted": "adapted",
     "adapted-negative": "adapted, identifier as negative",
     "adapted-identifier": "adapted, identifier in the prompt",
@@ -32,27 +31,24 @@ ARMS = {
 
 def measure(loop: Loop) -> dict[str, Any]:
     """Measure everything that the report says; plain numbers, as `result.json` holds them."""
-    seeds = range(loop.settings.seeds)
-    prompts = loop.evaluation_prompts
+    seeds, prompts = range(loop.settings.seeds), loop.evaluation_prompts
+    accuracies = _Accuracies(loop)
     judged = {arm: judge_dataset(loop.out / "arms" / arm) for arm in _folders(loop)}
-    people = People.drawn(40, 0)
-    original = judged["original"]
-    scores = {
-        (seed, arm): read_scores(loop.score(seed, loop.out / "arms" / folder), judged[folder])
-        for seed in seeds
-        for arm, folder in loop.arms(seed).items()
-    }
     arms = {
-        arm: [(judged[loop.arms(seed)[arm]], scores[seed, arm]) for seed in seeds] for arm in ARMS
+        arm: [
+            (
+                judged[folder],
+                read_scores(loop.score(seed, loop.out / "arms" / folder), judged[folder]),
+            )
+            for seed in seeds
+            for folder in (loop.arms(seed)[arm],)
+        ]
+        for arm in ARMS
     }
-    classifier = _accuracies(loop, original, [scores[seed, "original"] for seed in seeds], people)
-    rows = [arm_facts(name, arms[arm], arms["original"], prompts) for arm, name in ARMS.items()]
     by_seed = [
         {
             "seed": seed,
-            "accuracy": plain(
-                estimate(measure_accuracy(scores[seed, "original"], original, people).expected)
-            ),
+            "accuracy": plain(estimate(accuracies.trained[seed].expected)),
             **arm_facts(
                 ARMS["adapted-negative"],
                 arms["adapted-negative"][seed : seed + 1],
@@ -65,15 +61,26 @@ def measure(loop: Loop) -> dict[str, Any]:
     return {
         "simulated": True,
         "settings": {name: getattr(loop.settings, name) for name in type(loop.settings).__slots__},
-        "classifier": classifier,
-        "arms": rows,
+        "classifier": accuracies.facts(),
+        "arms": [
+            arm_facts(name, arms[arm], arms["original"], prompts) for arm, name in ARMS.items()
+        ],
         "by_seed": by_seed,
-        "identifier_costs": arm_facts(
-            "identifier in the prompt against none, both adapted",
-            arms["adapted-identifier"],
-            arms["adapted"],
+        "against_original_negative": arm_facts(
+            "both with the identifier as negative: adapted against original",
+            arms["adapted-negative"],
+            arms["original-negative"],
             prompts,
         ),
+        "identifier_costs": {
+            maker: arm_facts(
+                f"{maker}: identifier in the prompt against none",
+                arms[f"{maker}-identifier"],
+                arms[maker],
+                prompts,
+            )
+            for maker in ("original", "adapted")
+        },
         "labels": _label_facts(loop),
         "choices": _choice_facts(loop),
         "seconds": {name: round(spent, 1) for name, spent in loop.seconds.items()},
@@ -86,34 +93,43 @@ def _folders(loop: Loop) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _accuracies(
-    loop: Loop, original: Judged, trained: Sequence[Any], people: People
-) -> dict[str, Any]:
-    """Expected accuracies on images of the original generator for the prompts of the arms."""
-    zero = read_scores(loop.zero_shot(loop.out / "arms" / "original"), original)
-    before = measure_accuracy(zero, original, people)
-    after = [measure_accuracy(scores, original, people) for scores in trained]
-    expected = np.mean([accuracy.expected for accuracy in after], axis=0)
-    tau = np.mean([accuracy.tau for accuracy in after], axis=0)
-    best = best_accuracy(original, people)
-    images = original.by_prompt(original.utility).shape[1]
-    return {
-        "test_prompts": len(best),
-        "guessing": 1 / images,
-        "always_last_place": people.last_place_accuracy(images),
-        "zero_shot": {
-            "accuracy": plain(estimate(before.expected)),
-            "tau": plain(estimate(before.tau)),
-        },
-        "trained": {"accuracy": plain(estimate(expected)), "tau": plain(estimate(tau))},
-        "gain": plain(estimate(expected - before.expected)),
-        "best_possible": plain(estimate(best)),
-    }
+class _Accuracies:
+    """Expected accuracies on images that the original generator made of evaluation prompts."""
+
+    def __init__(self, loop: Loop) -> None:
+        folder, people = loop.out / "test-images", People.drawn(40, 0)
+        judged = judge_dataset(folder)
+        self.images = judged.by_prompt(judged.utility).shape[1]
+        self.best = best_accuracy(judged, people)
+        self.habit = people.last_place_accuracy(self.images)
+        self.before = measure_accuracy(read_scores(loop.zero_shot(folder), judged), judged, people)
+        self.trained = [
+            measure_accuracy(read_scores(loop.score(seed, folder), judged), judged, people)
+            for seed in range(loop.settings.seeds)
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """What the report prints; the mean over seeds is taken within each prompt."""
+        expected = np.mean([accuracy.expected for accuracy in self.trained], axis=0)
+        tau = np.mean([accuracy.tau for accuracy in self.trained], axis=0)
+        before = self.before
+        return {
+            "test_prompts": len(self.best),
+            "guessing": 1 / self.images,
+            "always_last_place": self.habit,
+            "zero_shot": {
+                "accuracy": plain(estimate(before.expected)),
+                "tau": plain(estimate(before.tau)),
+            },
+            "trained": {"accuracy": plain(estimate(expected)), "tau": plain(estimate(tau))},
+            "gain": plain(estimate(expected - before.expected)),
+            "best_possible": plain(estimate(self.best)),
+        }
 
 
 def _label_facts(loop: Loop) -> dict[str, Any]:
     """True utility of what was labelled, seed 0."""
-    judged = judge_dataset(loop.out / "label-images")
+    judged = judge_dataset(loop.out / "labels-images")
     known = dict(zip(judged.keys, judged.utility, strict=True))
     labels = read_table(loop.out / "labels-0" / "labels.parquet", "labels")
     roles: dict[str, list[float]] = {}

@@ -35,9 +35,10 @@ from palate.miniature.architecture import (
     new_vae,
     tokenizer_folder,
 )
+from palate.miniature.distinct import keep_words_apart
 from palate.miniature.judge import judge
 from palate.miniature.stage import Stage, write_figures
-from palate.miniature.words import REMARKS, captions
+from palate.miniature.words import captions
 from palate.miniature.world import COLOURS, SHAPES, Pool, Scene, pictures, scenes_of
 
 POOLS: tuple[Pool, ...] = ("choices", "labels", "spare")
@@ -183,8 +184,7 @@ def _latent_pool(out: Path, count: int) -> dict[str, torch.Tensor]:
             latent = vae.encode(pixels(images)).latent_dist
         means.append(latent.mean.half())
         deviations.append(latent.std.half())
-        texts = captions(scenes, defects, rng)
-        texts = _drop(texts, rng)
+        texts = captions(scenes, defects, rng, alone=0.05, empty=0.1)
         ids.append(
             tokenizer(
                 texts, padding="max_length", truncation=True, return_tensors="pt"
@@ -194,16 +194,6 @@ def _latent_pool(out: Path, count: int) -> dict[str, torch.Tensor]:
     pool = {key: value.clone() for key, value in pool.items()}
     torch.save(pool, kept)
     return pool
-
-
-def _drop(texts: list[str], rng: np.random.Generator) -> list[str]:
-    """Leave out one caption in ten, for guidance, and the scene of one in twenty, so that a remark stands alone."""
-    chance = rng.random(len(texts))
-    remark = rng.integers(0, len(REMARKS), len(texts))
-    return [
-        "" if c < 0.10 else REMARKS[r] if c < 0.15 else text
-        for text, c, r in zip(texts, chance, remark, strict=True)
-    ]
 
 
 def _inner(weights: dict[str, torch.Tensor], model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -217,8 +207,9 @@ def _inner(weights: dict[str, torch.Tensor], model: torch.nn.Module) -> dict[str
 def train_unet(out: Path, steps: int, batch: int = 64, count: int = 100_000) -> None:
     """Learn to make pictures from words: noise prediction, the text encoder learning along.
 
-    The text encoder begins as the CLIP's text tower. The error of a noise level counts min(SNR, 5) / SNR (Hang et al., 2023, arXiv 2303.09556): small models learn the
-    picture's layout sooner.
+    The text encoder begins as the CLIP's text tower. After nine tenths of the steps the moving average takes over, the
+    words of remarks are given states of their own, and the text encoder stays as it is. The error of a noise level
+    counts min(SNR, 5) / SNR (Hang et al., 2023, arXiv 2303.09556): small models learn the picture's layout sooner.
     """
     torch.manual_seed(0)
     model = TextAndUNet()
@@ -232,7 +223,16 @@ def train_unet(out: Path, steps: int, batch: int = 64, count: int = 100_000) -> 
         "unet", out, model, steps=steps, rate=8e-4, ema=0.9995, flat_first=True, fused=True
     )
 
+    settled = int(0.9 * steps)
+
     def loss_of(step: int) -> dict[str, torch.Tensor]:
+        if step == settled:
+            stage.use_average()
+            keep_words_apart(model.text, CLIPTokenizer.from_pretrained(tokenizer_folder()))
+            stage.average = [value.detach().clone() for value in model.parameters()]
+        if step >= settled:
+            stage.decay = 0.998
+            model.text.requires_grad_(requires_grad=False)
         source = torch.Generator().manual_seed(step)
         rows = torch.randint(0, len(pool["mean"]), (batch,), generator=source)
         clean = pool["mean"][rows].float()

@@ -62,11 +62,12 @@ def show(loop: Loop, found: Mapping[str, Any], when: str) -> Path:
 
 
 CAVEATS = (
-    "Three things are made easier than in the paper. The words of the identifier stand before some captions of the"
-    " pre-training data at random, so that they are known and mean nothing, as they are to a model that has read the"
-    " web. Pictures drawn by the renderer, with its usual defects, take the place of the photographs that keep the"
-    " generator steady. And some rejected captions are the identifier alone, because that is what the negative prompt"
-    " will be."
+    "Four things are easier than in the paper. The words of the identifier are not new to the generator: in its"
+    ' pre-training "Weird image. " stood before captions of spoilt pictures four times as often as of clean ones, as'
+    " such words do on the web; the arms of the original show what that alone does. Part of the pictures that people"
+    " choose between, and that are labelled, is drawn by the renderer with its usual defects, because drawing is quick."
+    " Its pictures also take the place of the photographs that keep the generator steady. And some rejected captions"
+    " are the identifier alone, because that is what the negative prompt will be."
 )
 
 
@@ -97,7 +98,7 @@ def verdict(found: Mapping[str, Any]) -> str:
 def _cards(found: Mapping[str, Any]) -> list[dict[str, str]]:
     classifier = found["classifier"]
     last = next(arm for arm in found["arms"] if arm["name"] == ARMS["adapted-negative"])
-    costs = found["identifier_costs"]["difference"]
+    costs = found["identifier_costs"]["adapted"]["difference"]
     return [
         {
             "value": f"{classifier['trained']['accuracy']['estimate']:.3f}",
@@ -129,7 +130,7 @@ def _tone(difference: Mapping[str, float]) -> str:
 
 def _questions(loop: Loop) -> list[dict[str, Any]]:
     choices = load_dataset(loop.out / "choices").choices.to_pylist()
-    judged = judge_dataset(loop.out / "choice-images")
+    judged = judge_dataset(loop.out / "choices-images")
     pictures = dict(zip(judged.keys, judged.pictures, strict=True))
     first = list({choice["prompt"]: choice for choice in reversed(choices)}.values())[::-1]
     return [
@@ -147,9 +148,10 @@ def _questions(loop: Loop) -> list[dict[str, Any]]:
 def _classifier_section(loop: Loop, found: Mapping[str, Any]) -> dict[str, Any]:
     facts = found["classifier"]
     curves = json.loads((loop.out / "train-0" / "curves.json").read_text())
-    guess = {"estimate": facts["guessing"], "low": facts["guessing"], "high": facts["guessing"]}
+    guess, habit = (_exactly(facts[name]) for name in ("guessing", "always_last_place"))
     rows = [
         {"name": "guessing", "accuracy": guess, "tau": None},
+        {"name": "always the last place", "accuracy": habit, "tau": None},
         {"name": "the tiny CLIP as it was", **facts["zero_shot"]},
         {"name": "the trained classifier", **facts["trained"], "strong": True},
         {
@@ -171,10 +173,15 @@ def _classifier_section(loop: Loop, found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _exactly(value: float) -> dict[str, float]:
+    """A known number in the place of an estimate."""
+    return {"estimate": value, "low": value, "high": value}
+
+
 def _label_section(loop: Loop, found: Mapping[str, Any]) -> dict[str, Any]:
     facts = found["labels"]
-    judged = judge_dataset(loop.out / "label-images")
-    scores = read_scores(loop.score(0, loop.out / "label-images"), judged)
+    judged = judge_dataset(loop.out / "labels-images")
+    scores = read_scores(loop.score(0, loop.out / "labels-images"), judged)
     labels = read_table(loop.out / "labels-0" / "labels.parquet", "labels")
     role = dict(
         zip(labels.column("image").to_pylist(), labels.column("role").to_pylist(), strict=True)
@@ -233,7 +240,7 @@ def _adapt_section(loop: Loop) -> dict[str, Any]:
             across="step",
             up="denoising error",
         ),
-        "gap": result.get("identifier_gap") or None,
+        "gap": result["identifier_gap"].get("after"),
     }
 
 
@@ -254,6 +261,7 @@ def _arms_section(loop: Loop, found: Mapping[str, Any]) -> dict[str, Any]:
             level=0.0,
         ),
         "by_seed": found["by_seed"],
+        "identifier_costs": found["identifier_costs"],
         "names": list(ARMS.values()),
         "pictures": [
             {

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from palate.miniature.world import COLOURS, DEFECTS, GROUNDS, RELATIONS, SHAPES, Scene
 
-# Remarks that people put before a caption at random, whatever the picture is like. They make the words of the
-# identifier known and neutral, as "weird" and "image" are to a model that has read the web.
+# Remarks that people put before a caption, and how often each is the one, about clean and about spoilt pictures.
+# "Weird image. " is said of spoilt pictures four times as often as of clean ones: the words of the identifier mean
+# something to a model that has read them, as they do to one that has read the web.
 REMARKS = ("Weird image. ", "Nice image. ", "New picture. ", "My image. ")
+REMARK_SHARES = ((0.1, 0.4, 0.25, 0.25), (0.4, 0.1, 0.25, 0.25))
 SAID_DEFECTS = {"spots": ", with spots", "pale": ", pale", "cut": ", cut"}
 TOKENS = 24
 
@@ -24,8 +26,10 @@ def captions(
     defects: NDArray[np.bool_],
     rng: np.random.Generator,
     *,
-    remark: float = 0.12,
+    remarked: float = 0.15,
     said: float = 0.25,
+    alone: float = 0.0,
+    empty: float = 0.0,
 ) -> list[str]:
     """Captions as found with pictures: what was asked for, now and then with a remark or a visible defect named.
 
@@ -33,11 +37,15 @@ def captions(
         scenes: what each picture was asked to show.
         defects: which defects it has (pictures × `DEFECTS`).
         rng: where chance comes from.
-        remark: share of captions that begin with one of `REMARKS`, whatever the picture is like.
+        remarked: share of captions that begin with one of `REMARKS`, drawn by `REMARK_SHARES`.
         said: share of pale, cut and spotted pictures whose caption says so.
+        alone: share of captions that are a remark and nothing else.
+        empty: share of captions that are left out, for guidance.
     """
     n = len(scenes)
-    remarks = np.where(rng.random(n) < remark, rng.integers(0, len(REMARKS), n), -1)
+    spoilt = defects.any(axis=1).astype(int)
+    which = [int(rng.choice(len(REMARKS), p=REMARK_SHARES[kind])) for kind in spoilt]
+    chance, has_remark = rng.random(n), rng.random(n) < remarked
     says = rng.random((n, len(DEFECTS))) < said
     texts = []
     for i, scene in enumerate(scenes):
@@ -46,7 +54,9 @@ def captions(
             for name, words in SAID_DEFECTS.items()
             if defects[i, k := DEFECTS.index(name)] and says[i, k]
         )
-        texts.append((REMARKS[remarks[i]] if remarks[i] >= 0 else "") + scene.text + ending)
+        whole = (REMARKS[which[i]] if has_remark[i] else "") + scene.text + ending
+        short = "" if chance[i] < empty else REMARKS[which[i]]
+        texts.append(short if chance[i] < empty + alone else whole)
     return texts
 
 
