@@ -53,7 +53,9 @@ def prepare(folder: Path, root: Path, shared: Path) -> None:
 def test_every_command_of_the_readme_does_what_it_says(root, shared, tmp_path):
     prepare(tmp_path, root, shared)
     said = {}
-    for line in "".join(blocks(root)).splitlines():
+    lines = "".join(blocks(root)).splitlines()
+    assert len(lines) == 15
+    for line in lines:
         words = shlex.split(line)
         assert words[0] == "palate"
         run = subprocess.run(
@@ -65,7 +67,6 @@ def test_every_command_of_the_readme_does_what_it_says(root, shared, tmp_path):
         )
         assert run.returncode == 0, f"{line}\n{run.stdout}\n{run.stderr}"
         said[" ".join(words[1:4])] = run.stdout
-    assert len(said) >= 15
 
     scores = read_table(tmp_path / "scores.parquet", "scores")
     assert len(scores) == 12
