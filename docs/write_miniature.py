@@ -31,7 +31,7 @@ def percent(value: dict[str, float]) -> str:
 
 def figures(found: dict[str, Any]) -> str:
     """The tables of a run, as Markdown."""
-    classifier, settings = found["classifier"], found["settings"]
+    settings = found["settings"]
     lines = [
         (
             f"{settings['seeds']} training seeds, {settings['evaluation_prompts']:,} evaluation prompts,"
@@ -39,13 +39,22 @@ def figures(found: dict[str, Any]) -> str:
             " 95 % intervals over prompts."
         ),
         "",
-        f"| expected top-1 on {classifier['test_prompts']} held-out prompts | accuracy |",
-        "| --- | --- |",
-        f"| guessing | {classifier['guessing']:.3f} |",
-        f"| always the last place | {classifier['always_last_place']:.3f} |",
-        f"| the tiny CLIP, zero-shot | {interval(classifier['zero_shot']['accuracy'])} |",
-        f"| **the trained classifier** | {interval(classifier['trained']['accuracy'])} |",
-        f"| the best that any scorer can reach | {interval(classifier['best_possible'])} |",
+        (
+            f"| expected top-1 on {settings['test_prompts']} held-out prompts, images by | the renderer |"
+            " the generator |"
+        ),
+        "| --- | --- | --- |",
+    ]
+    pair = [found["classifier"][maker] for maker in ("drawn", "generated")]
+    cells = {
+        "guessing": [f"{facts['guessing']:.3f}" for facts in pair],
+        "always the last place": [f"{facts['always_last_place']:.3f}" for facts in pair],
+        "the tiny CLIP, zero-shot": [interval(facts["zero_shot"]["accuracy"]) for facts in pair],
+        "**the trained classifier**": [interval(facts["trained"]["accuracy"]) for facts in pair],
+        "the best that any scorer can reach": [interval(f["best_possible"]) for f in pair],
+    }
+    lines += [f"| {name} | {' | '.join(of)} |" for name, of in cells.items()]
+    lines += [
         "",
         "| arm | utility | difference from the original | HPS | prompts won in votes | lost |",
         "| --- | --- | --- | --- | --- | --- |",

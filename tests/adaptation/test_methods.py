@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
 
 from palate.adaptation.methods import METHODS, Noising, check_identifier, noising_of
 from palate.errors import CheckpointError, SettingsError
@@ -51,3 +52,13 @@ def test_noise_is_added_as_the_scheduler_does(prediction):
 def test_another_kind_of_prediction_is_refused():
     with pytest.raises(CheckpointError, match="predicts 'sample', expected 'epsilon'"):
         noising_of(tiny_pipeline(prediction="sample"))
+
+
+def test_noise_levels_are_weighed_as_diffusers_does():
+    for prediction in ("epsilon", "v_prediction"):
+        pipeline = tiny_pipeline(prediction=prediction)
+        noising = noising_of(pipeline)
+        times = torch.arange(0, 1000, 37)
+        snr = compute_snr(DDPMScheduler.from_config(pipeline.scheduler.config), times)
+        wanted = torch.minimum(snr, torch.tensor(5.0)) / (snr + (prediction == "v_prediction"))
+        assert torch.allclose(noising.min_snr_weights(times, 5.0), wanted, rtol=1e-4)

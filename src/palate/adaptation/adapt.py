@@ -71,6 +71,9 @@ class AdaptSettings:
     """The norm of all gradients is cut to this; 0 never cuts."""
     ema: float = 0.0
     """Decay of a moving average of the adapter that is saved in its place; 0 is none, as HPS."""
+    min_snr: float = 0.0
+    """Weigh noise levels by min(SNR, this) / SNR; 0 weighs all alike, as HPS. A base that was trained
+    so should be adapted so."""
     caption_dropout: float = 0.0
     """Share of captions, of any role, that are replaced by the empty text."""
     identifier_alone: float = 0.0
@@ -95,6 +98,8 @@ class AdaptSettings:
         for name in ("caption_dropout", "identifier_alone"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected from 0 to 1")
+        if self.min_snr < 0:
+            raise SettingsError(f"min_snr is {self.min_snr}, expected 0 or more")
         if self.alpha is not None and self.alpha <= 0:
             raise SettingsError(f"alpha is {self.alpha}, expected above 0")
         self.loop()
@@ -234,6 +239,8 @@ class _Work:
         weight, role = (
             part[rows].to(device) for part in (self.examples.weight, self.examples.role)
         )
+        if self.settings.min_snr:
+            weight = weight * self.noising.min_snr_weights(times, self.settings.min_snr)
         return (errors * weight).mean(), _by_role(errors.detach(), role)
 
     def _captions(self, rows: np.ndarray[Any, np.dtype[Any]], draw: torch.Generator) -> Tensor:

@@ -101,6 +101,19 @@ class Noising:
         target = noise if self.prediction == "epsilon" else signal * noise - rest * latents
         return noisy, target
 
+    def min_snr_weights(
+        self, times: Int[Tensor, " images"], gamma: float
+    ) -> Float[Tensor, " images"]:
+        """Give each noise level's weight, so that nearly clean images do not count for most.
+
+        min(SNR, gamma) / SNR where the noise is predicted, / (SNR + 1) where v is (Hang et al., 2023, arXiv
+        2303.09556); the SNR is a / (1 - a).
+        """
+        level = self.cumulative[times]
+        ratio = level / (1 - level)
+        below = ratio if self.prediction == "epsilon" else ratio + 1
+        return ratio.clamp(max=gamma) / below
+
 
 def noising_of(pipeline: Any) -> Noising:
     """Read the forward process from a pipeline's scheduler.

@@ -229,7 +229,9 @@ class Loop:
     def make_original_arms(self) -> None:
         """Generate what the original makes of the evaluation prompts, and images to test a classifier on."""
         test = self.evaluation_prompts[: self.settings.test_prompts]
-        self._generate(test, "test-images", "test", images=4)
+        self._generate(test, "test-images/generated", "test", images=4)
+        if not (self.out / "test-images" / "drawn" / "images.parquet").exists():
+            draw_dataset(test, self.out / "test-images" / "drawn", run="test")
         self._make_arms("original", "", None)
 
     def make_adapted_arms(self, seed: int) -> None:
@@ -257,7 +259,8 @@ class Loop:
         """Score every arm, and the images to test on, with the classifier of a seed."""
         for folder in self.arms(seed).values():
             self.score(seed, self.out / "arms" / folder)
-        self.score(seed, self.out / "test-images")
+        for maker in ("drawn", "generated"):
+            self.score(seed, self.out / "test-images" / maker)
 
     def _generate(
         self,

@@ -29,10 +29,13 @@ ARMS = {
 }
 
 
+MAKERS = ("drawn", "generated")
+
+
 def measure(loop: Loop) -> dict[str, Any]:
     """Measure everything that the report says; plain numbers, as `result.json` holds them."""
     seeds, prompts = range(loop.settings.seeds), loop.evaluation_prompts
-    accuracies = _Accuracies(loop)
+    accuracies = {maker: _Accuracies(loop, maker) for maker in MAKERS}
     judged = {arm: judge_dataset(loop.out / "arms" / arm) for arm in _folders(loop)}
     arms = {
         arm: [
@@ -48,7 +51,7 @@ def measure(loop: Loop) -> dict[str, Any]:
     by_seed = [
         {
             "seed": seed,
-            "accuracy": plain(estimate(accuracies.trained[seed].expected)),
+            "accuracy": plain(estimate(accuracies["drawn"].trained[seed].expected)),
             **arm_facts(
                 ARMS["adapted-negative"],
                 arms["adapted-negative"][seed : seed + 1],
@@ -61,7 +64,7 @@ def measure(loop: Loop) -> dict[str, Any]:
     return {
         "simulated": True,
         "settings": {name: getattr(loop.settings, name) for name in type(loop.settings).__slots__},
-        "classifier": accuracies.facts(),
+        "classifier": {maker: of.facts() for maker, of in accuracies.items()},
         "arms": [
             arm_facts(name, arms[arm], arms["original"], prompts) for arm, name in ARMS.items()
         ],
@@ -94,10 +97,10 @@ def _folders(loop: Loop) -> list[str]:
 
 
 class _Accuracies:
-    """Expected accuracies on images that the original generator made of evaluation prompts."""
+    """Expected accuracies on images of evaluation prompts by one maker."""
 
-    def __init__(self, loop: Loop) -> None:
-        folder, people = loop.out / "test-images", People.drawn(40, 0)
+    def __init__(self, loop: Loop, maker: str) -> None:
+        folder, people = loop.out / "test-images" / maker, People.drawn(40, 0)
         judged = judge_dataset(folder)
         self.images = judged.by_prompt(judged.utility).shape[1]
         self.best = best_accuracy(judged, people)

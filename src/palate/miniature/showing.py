@@ -73,7 +73,7 @@ CAVEATS = (
 
 def verdict(found: Mapping[str, Any]) -> str:
     """Say in two sentences whether the loop worked, from the intervals and whatever they say."""
-    gain = found["classifier"]["gain"]
+    gain = found["classifier"]["drawn"]["gain"]
     last = next(arm for arm in found["arms"] if arm["name"] == ARMS["adapted-negative"])
     difference, won, lost = last["difference"], last["won"], last["lost"]
     learnt = (
@@ -96,7 +96,7 @@ def verdict(found: Mapping[str, Any]) -> str:
 
 
 def _cards(found: Mapping[str, Any]) -> list[dict[str, str]]:
-    classifier = found["classifier"]
+    classifier = found["classifier"]["drawn"]
     last = next(arm for arm in found["arms"] if arm["name"] == ARMS["adapted-negative"])
     costs = found["identifier_costs"]["adapted"]["difference"]
     return [
@@ -146,8 +146,21 @@ def _questions(loop: Loop) -> list[dict[str, Any]]:
 
 
 def _classifier_section(loop: Loop, found: Mapping[str, Any]) -> dict[str, Any]:
-    facts = found["classifier"]
     curves = json.loads((loop.out / "train-0" / "curves.json").read_text())
+    lines = {"training": [(point["step"], point["loss"]) for point in curves["train"]]}
+    if curves["validation"]:
+        lines["validation"] = [(point["step"], point["loss"]) for point in curves["validation"]]
+    return {
+        "test": found["classifier"]["drawn"]["test_prompts"],
+        "first_seed": 0,
+        "curves": plot_curves(
+            lines, across="step", up="cross-entropy", lines={"guessing": np.log(4)}
+        ),
+        "tables": {maker: _accuracy_rows(facts) for maker, facts in found["classifier"].items()},
+    }
+
+
+def _accuracy_rows(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     guess, habit = (_exactly(facts[name]) for name in ("guessing", "always_last_place"))
     rows = [
         {"name": "guessing", "accuracy": guess, "tau": None},
@@ -160,17 +173,7 @@ def _classifier_section(loop: Loop, found: Mapping[str, Any]) -> dict[str, Any]:
             "tau": None,
         },
     ]
-    lines = {"training": [(point["step"], point["loss"]) for point in curves["train"]]}
-    if curves["validation"]:
-        lines["validation"] = [(point["step"], point["loss"]) for point in curves["validation"]]
-    return {
-        "test": facts["test_prompts"],
-        "first_seed": 0,
-        "curves": plot_curves(
-            lines, across="step", up="cross-entropy", lines={"guessing": np.log(4)}
-        ),
-        "rows": [{"strong": False, **row} for row in rows],
-    }
+    return [{"strong": False, **row} for row in rows]
 
 
 def _exactly(value: float) -> dict[str, float]:
