@@ -18,10 +18,13 @@ from palate.miniature.words import REMARKS, captions
 from palate.miniature.world import DEFECTS, scenes_of
 
 DISTANCE = 4.0  # how far a word of a remark is moved; states have a length of about 6
+CARRIED = 0.3  # share of that move that every later word of the text takes along
 
 
 def keep_words_apart(text: Any, tokenizer: Any, steps: int = 1500, batch: int = 128) -> float:
-    """Train a text encoder so that each word of a remark has a state of its own, and all else stays.
+    """Train a text encoder so that each word of a remark has a state of its own that later words carry on.
+
+    Texts without a remark keep their states.
 
     Args:
         text: a `CLIPTextModel`; changed in place.
@@ -50,7 +53,9 @@ def keep_words_apart(text: Any, tokenizer: Any, steps: int = 1500, batch: int = 
         texts = captions(some, nothing, rng, remarked=0.6, alone=0.1, empty=0.05)
         tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
         with torch.no_grad():
-            wanted = teacher(tokens.input_ids).last_hidden_state + moves[tokens.input_ids]
+            own = moves[tokens.input_ids]
+            before = own.cumsum(dim=1) - own
+            wanted = teacher(tokens.input_ids).last_hidden_state + own + CARRIED * before
         loss = functional.mse_loss(text(tokens.input_ids).last_hidden_state, wanted)
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * (0.5 + 0.5 * math.cos(math.pi * step / steps))
