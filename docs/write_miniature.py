@@ -23,8 +23,10 @@ def interval(value: dict[str, float], digits: int = 3, *, sign: bool = False) ->
     return f"{form.format(value['estimate'])} [{low}, {high}]"
 
 
-def percent(value: dict[str, float]) -> str:
+def percent(value: dict[str, float] | None) -> str:
     """A share with its 95 % interval."""
+    if value is None:
+        return "–"
     low, high = 100 * value["low"], 100 * value["high"]
     return f"{100 * value['estimate']:.1f} % [{low:.1f}, {high:.1f}]"
 

@@ -48,6 +48,9 @@ def measure(loop: Loop) -> dict[str, Any]:
         ]
         for arm in ARMS
     }
+    rows = {
+        arm: arm_facts(name, arms[arm], arms["original"], prompts) for arm, name in ARMS.items()
+    }
     by_seed = [
         {
             "seed": seed,
@@ -66,7 +69,7 @@ def measure(loop: Loop) -> dict[str, Any]:
         "settings": {name: getattr(loop.settings, name) for name in type(loop.settings).__slots__},
         "classifier": {maker: of.facts() for maker, of in accuracies.items()},
         "arms": [
-            arm_facts(name, arms[arm], arms["original"], prompts) for arm, name in ARMS.items()
+            _without_votes(facts) if arm == "original" else facts for arm, facts in rows.items()
         ],
         "by_seed": by_seed,
         "against_original_negative": arm_facts(
@@ -88,6 +91,11 @@ def measure(loop: Loop) -> dict[str, Any]:
         "choices": _choice_facts(loop),
         "seconds": {name: round(spent, 1) for name, spent in loop.seconds.items()},
     }
+
+
+def _without_votes(facts: dict[str, Any]) -> dict[str, Any]:
+    """Votes between the original and itself are coins thrown, and say nothing."""
+    return {**facts, "won": None, "lost": None}
 
 
 def _folders(loop: Loop) -> list[str]:
