@@ -136,8 +136,10 @@ def test_ctrl_c_says_how_to_go_on(verb, capsys):
     assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
 
 
+# A shell's background job starts with interrupts ignored, and a terminal's command does not.
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from types import ModuleType
 from palate.cli.main import main
 def score():
