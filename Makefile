@@ -5,7 +5,7 @@
 #   make fast   the tests that take little time
 #   make check  form, types and layers of the code
 #   make docs   writes docs/commands.md anew, from the help of the commands
-#   make loop   the whole experiment: more prompts, three seeds (hours on 2 cores)
+#   make loop   the whole experiment: more prompts, three seeds (much longer)
 
 PYTHON ?= python3
 WORKERS ?= 2

@@ -6,7 +6,6 @@ stage can be stopped at any time and goes on where it last saved.
     python -m palate.miniature.pretrain vae  --out pretraining
     python -m palate.miniature.pretrain clip --out pretraining
     python -m palate.miniature.pretrain unet --out pretraining
-    python -m palate.miniature.pretrain pack --out pretraining
 
 Scenes of the pool `evaluation` are never drawn here.
 """
