@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from palate.errors import CheckpointError
-from palate.models.checkpoint import from_openai, read_architecture, read_weights
+from palate.models.checkpoint import read_weights
 from palate.models.clip import load_clip
+from palate.models.clip_names import from_openai, read_architecture
 
 FIXTURES = Path(__file__).parents[1] / "parity" / "fixtures"
 OFFICIAL = FIXTURES / "hps_v1" / "hpc_tiny.pt"

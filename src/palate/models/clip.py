@@ -16,15 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from palate.errors import CheckpointError
-from palate.models.checkpoint import (
-    Architecture,
-    Weights,
-    check_names,
-    from_openai,
-    read_architecture,
-    read_json,
-    read_weights,
-)
+from palate.models.checkpoint import Weights, check_names, read_json, read_weights
+from palate.models.clip_names import Architecture, from_openai, read_architecture
 from palate.models.pixels import PROFILES, Preparation, preparation_dict, preparation_from
 from palate.models.tokens import Tokenizer, find_tokenizer, read_tokenizer
 from palate.runs import atomic_path, write_atomic
