@@ -22,7 +22,8 @@ HEAD = """# Commands
 Written from `palate <command> --help` by `make docs`; do not edit.
 
 A command that was interrupted is resumed by the same command. `--json` gives the result to
-machines. The exit status is 0 for success, 2 for a wrong argument or input, and 130 for Ctrl-C.
+machines. The exit status is 0 for success, 1 where a check did not hold, 2 for a wrong argument or
+input, and 130 for Ctrl-C.
 `PALATE_QUIET=1` shows no progress, and `PALATE_DEBUG=1` shows where an error arose.
 """
 

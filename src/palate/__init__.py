@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from palate.evaluation.evaluate import EvaluateSettings, evaluate_choices
     from palate.generation.generate import GenerateSettings, generate
     from palate.generation.generator import load_generator
-    from palate.models.clip import load_clip, save_clip
+    from palate.models.clip_files import load_clip, save_clip
     from palate.runs import hash_file, seed_for, start_run
-    from palate.scoring.catalog import load_scorer
+    from palate.scoring.catalog import load
     from palate.scoring.promises import check_scorer
     from palate.scoring.score import ScoreSettings, score_table
     from palate.scoring.scorer import Scorer
@@ -82,14 +82,14 @@ _HOMES = {
     "hash_file": "palate.runs",
     "hash_image": "palate.data.images",
     "label": "palate.adaptation.label",
-    "load_clip": "palate.models.clip",
+    "load": "palate.scoring.catalog",
+    "load_clip": "palate.models.clip_files",
     "load_dataset": "palate.data.tables",
     "load_generator": "palate.generation.generator",
-    "load_scorer": "palate.scoring.catalog",
     "open_image": "palate.data.images",
     "read_settings": "palate.settings",
     "read_table": "palate.data.tables",
-    "save_clip": "palate.models.clip",
+    "save_clip": "palate.models.clip_files",
     "save_dataset": "palate.data.tables",
     "score_table": "palate.scoring.score",
     "seed_for": "palate.runs",
@@ -135,10 +135,10 @@ __all__ = [
     "hash_file",
     "hash_image",
     "label",
+    "load",
     "load_clip",
     "load_dataset",
     "load_generator",
-    "load_scorer",
     "open_image",
     "read_settings",
     "read_table",
@@ -159,6 +159,7 @@ __all__ = [
 EXTRAS = {
     "accelerate": "models",
     "ftfy": "models",
+    "huggingface_hub": "models",
     "regex": "models",
     "safetensors": "models",
     "tokenizers": "models",

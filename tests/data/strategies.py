@@ -65,6 +65,7 @@ def scores(draw: st.DrawFn) -> Score:
         fingerprint=draw(texts),
         tokens_given=draw(tokens),
         tokens_kept=draw(tokens),
+        area_kept=draw(st.none() | st.floats(0, 1)),
         error=draw(texts) if failed else None,
     )
 

@@ -36,6 +36,7 @@ LABEL = Label("a.png", "preferred", "a fox", "g1")
         (SCORE, {"value": float("nan")}, "value is nan, expected a finite number"),
         (SCORE, {"value": None}, "either a value or an error"),
         (SCORE, {"error": "no file"}, "either a value or an error"),
+        (SCORE, {"area_kept": 1.5}, "area_kept 1.5 is not between 0 and 1"),
         (SCORE, {"tokens_kept": -1}, "tokens_kept -1 is not between 0"),
         (LABEL, {"role": "liked"}, "role 'liked' is not one of preferred, rejected, regular"),
         (LABEL, {"weight": -1.0}, "weight -1.0 is below 0"),

@@ -112,6 +112,7 @@ def score_table(**columns: object) -> pa.Table:
         "fingerprint": ["f", "f"],
         "tokens_given": [3, None],
         "tokens_kept": [3, None],
+        "area_kept": [0.5, None],
         "error": [None, "no file"],
     }
     return pa.table(base | columns)
@@ -174,6 +175,7 @@ def test_tables_of_other_tools_are_read_where_nothing_is_lost(tmp_path: Path) ->
         (score_table(value=[1.0, 2.0]), ", row 1: needs either a value or an error"),
         (score_table(error=[None, None]), ", row 1: needs either a value or an error"),
         (score_table(tokens_kept=[-1, None]), ", row 0: tokens_kept is below 0"),
+        (score_table(area_kept=[1.5, None]), ", row 0: area_kept is not between 0 and 1"),
         (image_table(sha256=["x" * 64, None]), ", row 0: the sha256 is not 64 lower-case hex"),
         (image_table(width=[None, 0]), ", row 1: the width is below 1"),
         (image_table(width=[None, 2**31]), ": column 'width' holds int64 values that do not fit"),

@@ -51,11 +51,11 @@ def test_a_name_whose_library_is_missing_names_the_extra(monkeypatch):
         return import_module(home)
 
     monkeypatch.setattr(palate, "import_module", missing)
-    monkeypatch.delitem(vars(palate), "load_scorer", raising=False)
+    monkeypatch.delitem(vars(palate), "load", raising=False)
     with pytest.raises(errors.MissingExtraError) as refused:
-        palate.load_scorer  # noqa: B018
+        palate.load  # noqa: B018
     assert str(refused.value) == (
-        "palate.load_scorer needs the extra 'models': pip install 'palate[models]'"
+        "palate.load needs the extra 'models': pip install 'palate[models]'"
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from palate.models.pixels import open_picture
-from palate.scoring.catalog import load_scorer
+from palate.scoring.catalog import load
 from palate.scoring.promises import check_scorer
 from palate.scoring.scorer import Scorer
 
@@ -23,7 +23,7 @@ REACHED = 1e-6
 
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
-    return load_scorer(
+    return load(
         "hps-v1",
         HERE / "hps_v1" / "hpc_tiny.pt",
         tokenizer=HERE / "tokenizer" / "bpe_small.txt.gz",
@@ -40,7 +40,7 @@ PROMPTS = [case["prompt"] for case in CASES]
 
 def test_every_case_alone(scorer, images):
     found = [
-        scorer.score([image], [prompt]).values[0] / 100
+        scorer.judge([image], [prompt]).values[0] / 100
         for image, prompt in zip(images, PROMPTS, strict=True)
     ]
     assert np.abs(found - OFFICIAL).max() < REACHED
@@ -50,7 +50,7 @@ def test_every_case_alone(scorer, images):
 def test_every_case_in_batches_and_backwards(scorer, images, batch):
     scorer.batch = batch
     try:
-        found = scorer.score(images[::-1], PROMPTS[::-1]).values[::-1] / 100
+        found = scorer.judge(images[::-1], PROMPTS[::-1]).values[::-1] / 100
     finally:
         scorer.batch = 32
     assert np.abs(found - OFFICIAL).max() < REACHED
@@ -59,7 +59,7 @@ def test_every_case_in_batches_and_backwards(scorer, images, batch):
 def test_a_palette_converted_before_the_resize_would_miss(scorer, images):
     """The official order matters: this is what the fixture with a palette is for."""
     place = next(i for i, case in enumerate(CASES) if case["image"].startswith("palette"))
-    found = scorer.score([images[place].convert("RGB")], [PROMPTS[place]]).values[0] / 100
+    found = scorer.judge([images[place].convert("RGB")], [PROMPTS[place]]).values[0] / 100
     assert abs(found - OFFICIAL[place]) > 1e-3
 
 
@@ -74,7 +74,7 @@ def test_it_keeps_every_promise(scorer):
 
 def test_truncation_is_reported(scorer, images):
     place = max(range(len(PROMPTS)), key=lambda i: len(PROMPTS[i]))
-    scored = scorer.score([images[0]], [PROMPTS[place]])
+    scored = scorer.judge([images[0]], [PROMPTS[place]])
     assert scored.tokens_kept[0] == 77
     assert scored.tokens_given[0] > 77
 
@@ -83,9 +83,9 @@ def test_truncation_is_reported(scorer, images):
 def test_a_plain_transformers_folder_gives_the_official_pick_score(shared):
     folder = shared / "parity" / "pickscore"
     cases = json.loads((folder / "cases.json").read_text("utf-8"))
-    scorer = load_scorer(str(folder))
+    scorer = load(str(folder))
     scale = float(scorer.clip.model.logit_scale.exp())
     images = [open_picture(shared / "parity" / "images" / case["image"]) for case in cases]
-    values = scorer.score(images, [case["prompt"] for case in cases]).values
+    values = scorer.judge(images, [case["prompt"] for case in cases]).values
     assert scorer.unit == "cosine"
     assert np.abs(values * scale - [case["score"] for case in cases]).max() < 1e-3

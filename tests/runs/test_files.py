@@ -173,3 +173,11 @@ def test_seeds_never_change():
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
 def test_texts_differ_as_their_hashes_do(one, two):
     assert (hash_text(*one) == hash_text(*two)) == (one == two)
+
+
+def test_a_file_that_only_its_owner_may_read_gets_the_usual_rights(tmp_path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    with atomic_path(tmp_path / "w.bin") as temporary:
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "w.bin").stat().st_mode == plain.stat().st_mode

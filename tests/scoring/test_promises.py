@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from palate.models.tiny import tiny_clip
+from palate.scoring.networks import ClipScorer
 from palate.scoring.promises import check_scorer
-from palate.scoring.scorer import ClipScorer, Scored, Scorer
+from palate.scoring.scorer import Scored, Scorer
 
 
 class Honest(Scorer):
@@ -19,7 +20,7 @@ class Honest(Scorer):
 
     name, dimension, unit, fingerprint = "honest", "overall", "brightness", "0"
 
-    def score(self, images, prompts):
+    def judge(self, images, prompts):
         reds = [
             np.asarray(image.convert("RGB"), dtype=np.float64)[..., 0].mean() for image in images
         ]
@@ -28,7 +29,7 @@ class Honest(Scorer):
             [red + length % 7 for red, length in zip(reds, lengths, strict=True)], dtype=np.float64
         )
         counts = np.array(lengths, dtype=np.int32)
-        return Scored(values, counts, counts)
+        return Scored(values, counts, counts, np.ones(len(values)))
 
     def forward(self, pixels, prompts):
         lengths = torch.tensor([len(prompt) % 7 for prompt in prompts], dtype=pixels.dtype)
@@ -36,12 +37,17 @@ class Honest(Scorer):
 
 
 def changed(scored, values):
-    return Scored(np.asarray(values, dtype=np.float64), scored.tokens_given, scored.tokens_kept)
+    return Scored(
+        np.asarray(values, dtype=np.float64),
+        scored.tokens_given,
+        scored.tokens_kept,
+        scored.area_kept,
+    )
 
 
 class NotANumber(Honest):
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         return changed(
             scored,
             [
@@ -52,8 +58,8 @@ class NotANumber(Honest):
 
 
 class Infinite(Honest):
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         return changed(
             scored, [np.inf if p == "" else v for p, v in zip(prompts, scored.values, strict=True)]
         )
@@ -62,30 +68,30 @@ class Infinite(Honest):
 class BatchNormalised(Honest):
     """The fault of a published scorer: divided by the largest of the batch."""
 
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         return changed(scored, scored.values / max(scored.values, default=1.0))
 
 
 class SlightlyBatched(Honest):
     """Only a little of the neighbours, as from a shared normalisation."""
 
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         return changed(scored, scored.values + 0.01 * len(images))
 
 
 class ByPlace(Honest):
     """The second half of a batch is treated differently."""
 
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         return changed(scored, scored.values + 0.1 * np.arange(len(images)))
 
 
 class Sorted(Honest):
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         return changed(scored, np.sort(scored.values))
 
 
@@ -93,8 +99,8 @@ class Random(Honest):
     def __init__(self):
         self.random = np.random.default_rng(0)
 
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         return changed(scored, scored.values + self.random.normal(size=len(images)))
 
 
@@ -104,8 +110,8 @@ class Drifting(Honest):
     def __init__(self):
         self.calls = itertools.count()
 
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         return changed(scored, scored.values + next(self.calls))
 
 
@@ -115,58 +121,63 @@ class Forgetful(Honest):
     def __init__(self):
         self.last = 0
 
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         before, self.last = self.last, len(prompts[-1]) if prompts else 0
         return changed(scored, scored.values + before)
 
 
 class FailsOnEmpty(Honest):
-    def score(self, images, prompts):
-        return super().score(images, prompts) if max(len(image.size) for image in images) else None
+    def judge(self, images, prompts):
+        return super().judge(images, prompts) if max(len(image.size) for image in images) else None
 
 
 class GivesOneForNothing(Honest):
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         return scored if len(images) else changed(scored, [0.0])
 
 
 class Draws(Honest):
     """Scribbles on the images that it was given."""
 
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         for image in images:
             image.putpixel((0, 0), 77)
         return scored
 
 
 class Empties(Honest):
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         prompts.clear()
         return scored
 
 
 class Constant(Honest):
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         return changed(scored, np.zeros(len(images)))
 
 
 class Single(Honest):
     """float32 instead of float64."""
 
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
-        return Scored(scored.values.astype(np.float32), scored.tokens_given, scored.tokens_kept)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
+        return Scored(
+            scored.values.astype(np.float32),
+            scored.tokens_given,
+            scored.tokens_kept,
+            scored.area_kept,
+        )
 
 
 class MoreKeptThanGiven(Honest):
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
-        return Scored(scored.values, scored.tokens_given, scored.tokens_kept + 1)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
+        return Scored(scored.values, scored.tokens_given, scored.tokens_kept + 1, scored.area_kept)
 
 
 class Nameless(Honest):
@@ -250,8 +261,8 @@ def test_a_single_fault_breaks_a_single_promise(cheat):
 
 
 class Backwards(Honest):
-    def score(self, images, prompts):
-        scored = super().score(images, prompts)
+    def judge(self, images, prompts):
+        scored = super().judge(images, prompts)
         return changed(scored, -scored.values)
 
 
@@ -265,7 +276,7 @@ def test_lower_is_better_is_caught_where_better_images_are_known():
 
 def test_a_scorer_that_raises_is_a_finding_and_no_crash():
     class Raises(Honest):
-        def score(self, images, prompts):
+        def judge(self, images, prompts):
             raise RuntimeError("out of memory")
 
     broken = check_scorer(Raises())

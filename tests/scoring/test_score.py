@@ -16,12 +16,12 @@ from palate.cli.main import main
 from palate.data.records import Image
 from palate.data.tables import read_table, save_dataset, to_table, write_table
 from palate.errors import CheckpointError, DataError, RunError, SettingsError
-from palate.models.clip import save_clip
+from palate.models.clip_files import save_clip
 from palate.models.tiny import tiny_clip
-from palate.scoring.catalog import SCORERS, load_scorer
+from palate.scoring.catalog import SCORERS, load
 from palate.scoring.inputs import gather_images, read_prompts
+from palate.scoring.networks import ClipScorer
 from palate.scoring.score import ScoreSettings, cut_rows, error_rows, score_images, score_table
-from palate.scoring.scorer import ClipScorer
 
 LONG = "an extremely long prompt " * 10
 
@@ -63,7 +63,7 @@ def test_every_image_is_a_row_in_its_place(folder, scorer):
     scores = score_table(gathered.images, gathered.folder, scorer, ScoreSettings(batch=5))
     assert scores["image"].to_pylist() == [f"{number:02d}.png" for number in range(12)]
     for row in scores.to_pylist():
-        alone = scorer.score([Picture.open(folder / row["image"])], [row["prompt"]])
+        alone = scorer.judge([Picture.open(folder / row["image"])], [row["prompt"]])
         assert row["value"] == pytest.approx(alone.values[0], abs=1e-4)
         assert (row["unit"], row["scorer"], row["error"]) == ("hps", "tiny", None)
         assert row["fingerprint"] == scorer.fingerprint
@@ -98,25 +98,25 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(folder, scorer, tmp_path, 
     gathered = gather_images([folder])
     how = ScoreSettings(batch=2, shard=3)
     score_images(gathered, scorer, tmp_path / "whole", how)
-    real, calls = ClipScorer.score, []
+    real, calls = ClipScorer.judge_seen, []
 
-    def crash(self, images, prompts):
+    def crash(self, seen, images, prompts):
         calls.append(len(images))
         if sum(calls) > 6:
             raise KeyboardInterrupt
-        return real(self, images, prompts)
+        return real(self, seen, images, prompts)
 
-    monkeypatch.setattr(ClipScorer, "score", crash)
+    monkeypatch.setattr(ClipScorer, "judge_seen", crash)
     with pytest.raises(KeyboardInterrupt):
         score_images(gathered, ClipScorer(tiny_clip(0), "tiny"), tmp_path / "part", how)
     assert not (tmp_path / "part" / "scores.parquet").exists()
     before, calls[:] = sum(calls), []
 
-    def count(self, images, prompts):
+    def count(self, seen, images, prompts):
         calls.append(len(images))
-        return real(self, images, prompts)
+        return real(self, seen, images, prompts)
 
-    monkeypatch.setattr(ClipScorer, "score", count)
+    monkeypatch.setattr(ClipScorer, "judge_seen", count)
     score_images(gathered, ClipScorer(tiny_clip(0), "tiny"), tmp_path / "part", how)
     assert before > 6
     assert sum(calls) == 6  # the two finished shards of three were found again
@@ -131,7 +131,7 @@ def test_a_damaged_shard_is_made_again(folder, scorer, tmp_path):
     gathered = gather_images([folder])
     how = ScoreSettings(shard=3)
     whole = score_table(gathered.images, gathered.folder, scorer, how, tmp_path)
-    (tmp_path / "000001.parquet").write_bytes(b"PAR1 half")
+    (tmp_path / "000001-0.parquet").write_bytes(b"PAR1 half")
     assert score_table(gathered.images, gathered.folder, scorer, how, tmp_path).equals(whole)
 
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_read_is_a_row_with_an_error(folder, scorer, tmp_path):
     (folder / "07.png").unlink()
     out = tmp_path / "scores.parquet"
     with pytest.raises(
-        DataError, match=r"3 of 12 images could not be scored.*05\.png.*--allow-errors"
+        DataError, match=r"3 of 12 scores could not be had.*05\.png.*--allow-errors"
     ):
         score_images(gathered, scorer, out)
     errors = error_rows(read_table(out, "scores"))
@@ -177,14 +177,14 @@ def test_a_repaired_image_is_scored_the_next_time(folder, scorer, tmp_path):
 
 
 def test_a_score_that_is_not_finite_is_an_error(folder, scorer, monkeypatch):
-    real = ClipScorer.score
+    real = ClipScorer.judge_seen
 
-    def spoilt(self, images, prompts):
-        scored = real(self, images, prompts)
+    def spoilt(self, seen, images, prompts):
+        scored = real(self, seen, images, prompts)
         scored.values[0] = np.nan
         return scored
 
-    monkeypatch.setattr(ClipScorer, "score", spoilt)
+    monkeypatch.setattr(ClipScorer, "judge_seen", spoilt)
     gathered = gather_images([folder])
     scores = score_table(gathered.images, gathered.folder, scorer)
     assert error_rows(scores)["error"].to_pylist() == ["the score is nan, which is not finite"]
@@ -264,19 +264,22 @@ def test_wrong_paths_are_told_in_a_sentence(folder, tmp_path):
 
 
 def test_the_catalogue_tells_what_it_lacks(saved):
-    assert set(SCORERS) == {"hps-v1", "miniature"}
+    assert [name for name in SCORERS if name != "miniature"] == [
+        *("hps-v1", "hps-v2", "hps-v2.1", "pickscore", "image-reward", "mps"),
+        *("clip-score", "aesthetic"),
+    ]
     with pytest.raises(CheckpointError, match="did you mean 'hps-v1'"):
-        load_scorer("hpsv1")
+        load("hpsv1")
     with pytest.raises(CheckpointError, match="needs its weights"):
-        load_scorer("hps-v1")
+        load("hps-v1")
     with pytest.raises(CheckpointError, match="does not say which scorer"):
-        load_scorer(str(saved / "model.safetensors"))
+        load(str(saved / "model.safetensors"))
     with pytest.raises(CheckpointError, match="brings its own weights"):
-        load_scorer(str(saved), saved / "model.safetensors")
+        load(str(saved), saved / "model.safetensors")
     card = json.loads((saved / "palate.json").read_text()) | {"unit": "parsec"}
     (saved / "palate.json").write_text(json.dumps(card))
     with pytest.raises(CheckpointError, match="unit is 'parsec'"):
-        load_scorer(str(saved))
+        load(str(saved))
 
 
 @pytest.mark.parametrize("name", ["batch", "shard", "workers"])
@@ -287,16 +290,16 @@ def test_sizes_below_one_are_refused(name):
 
 def test_one_prompt_can_serve_all_images_and_counts_must_match(scorer):
     images = [Picture.new("RGB", (9, 9)), Picture.new("RGB", (8, 8))]
-    assert np.allclose(scorer.score(images, "x").values, scorer.score(images, ["x", "x"]).values)
+    assert np.allclose(scorer.judge(images, "x").values, scorer.judge(images, ["x", "x"]).values)
     with pytest.raises(DataError, match="2 images but 1 prompts"):
-        scorer.score(images, ["x"])
+        scorer.judge(images, ["x"])
 
 
 def test_the_units_are_one_cosine(saved):
     clip = tiny_clip(0)
     image = [Picture.effect_noise((40, 40), 90).convert("RGB")]
     cosine, hps, logit = (
-        ClipScorer(clip, "tiny", unit=unit).score(image, ["a fox"]).values[0]
+        ClipScorer(clip, "tiny", unit=unit).judge(image, ["a fox"]).values[0]
         for unit in ("cosine", "hps", "logit")
     )
     assert hps == pytest.approx(100 * cosine)
@@ -310,7 +313,7 @@ def test_the_differentiable_forward_is_the_score_up_to_rounding(scorer):
     pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
     pixels.requires_grad_()
     value = scorer.forward(pixels, ["a fox"])
-    assert value.item() == pytest.approx(scorer.score([image], ["a fox"]).values[0], abs=0.3)
+    assert value.item() == pytest.approx(scorer.judge([image], ["a fox"]).values[0], abs=0.3)
     value.sum().backward()
     step = 1e-3 * pixels.grad / pixels.grad.abs().max()
     better = scorer.forward((pixels + step).detach(), ["a fox"])
@@ -321,9 +324,12 @@ def test_the_command_prints_scores_for_people_and_machines(folder, saved, capsys
     assert main(["score", str(folder), "--scorer", str(saved)]) == 0
     told = capsys.readouterr().out
     assert "'a fox'" in told
-    assert "hps  00.png" in told
+    assert "tiny [hps]" in told
     assert "(read 24 of " in told
-    first = [float(line.split()[0]) for line in told.splitlines() if "hps" in line][:3]
+    table = told.split("tiny [hps]")[1].splitlines()[1:4]
+    first = [float(line.split()[0]) for line in table]
+    assert sum(float(line.split()[1]) for line in table) == pytest.approx(100, abs=0.2)
+    assert [line.split()[3] for line in table] == ["100", "50", "0"]
     assert first == sorted(first, reverse=True)
     assert main(["score", str(folder), "--scorer", str(saved), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["scores"]) == 12
@@ -337,7 +343,7 @@ def test_the_command_writes_a_table_and_tells_errors(folder, saved, tmp_path, ca
     assert len(read_table(out, "scores")) == 12
     (folder / "03.png").write_text("hello")
     assert main([*command, "--overwrite"]) == 2
-    assert "1 of 12 images could not be scored" in capsys.readouterr().err
+    assert "1 of 12 scores could not be had" in capsys.readouterr().err
     assert main([*command, "--allow-errors"]) == 0
     assert main(["score", str(folder), "--scorer", str(saved)]) == 2
     assert "error" in capsys.readouterr().out

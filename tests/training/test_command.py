@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from palate.cli.main import main
-from palate.models.clip import save_clip
+from palate.models.clip_files import save_clip
 from palate.models.tiny import tiny_clip
 
 

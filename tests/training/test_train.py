@@ -16,10 +16,10 @@ import torch
 
 from palate.data.tables import Dataset, image_path
 from palate.errors import DataError, ImageError, RunError, SettingsError
-from palate.models.clip import load_clip, save_clip
+from palate.models.clip_files import load_clip, save_clip
 from palate.models.pixels import open_picture
 from palate.models.tiny import tiny_clip
-from palate.scoring.catalog import load_scorer
+from palate.scoring.catalog import load
 from palate.scoring.promises import check_scorer
 from palate.scoring.score import score_table
 from palate.settings import read_settings
@@ -55,7 +55,7 @@ def test_it_learns_to_prefer_what_was_chosen(dataset, held_out, tmp_path):
 
 def test_the_folder_is_the_scorer_that_was_validated(dataset, held_out, tmp_path):
     result = train(dataset, tiny_clip(0), tmp_path / "fox", settings(), held_out)
-    scorer = load_scorer(str(tmp_path / "fox"))
+    scorer = load(str(tmp_path / "fox"))
     assert (scorer.name, scorer.unit, scorer.dimension) == ("fox", "hps", "overall")
     assert check_scorer(scorer) == []
     scores = score_table(held_out.images, held_out.folder, scorer)

@@ -22,6 +22,8 @@ VERBS = {
     "study": "Ask people which image they prefer.",
     "train": "Teach a scorer from choices.",
     "score": "Score images for their prompts.",
+    "convert": "Write an official checkpoint as a standard folder.",
+    "verify": "Compare a scorer with published scores.",
     "label": "Turn scores into what adaptation learns from.",
     "adapt": "Adapt a generator to what people prefer.",
     "evaluate": "Measure a scorer, or compare two generators.",

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-_SHOWN = 40
+if TYPE_CHECKING:
+    from palate.scoring.scorer import Scorer
+
+_SHOWN = 60
 
 
 def score(  # noqa: PLR0917 - typer makes options of them
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Image files, a folder of images, images.parquet, or a data set folder."
+            help="Image files, a folder, a manifest (.csv, .jsonl, .parquet with image and prompt), "
+            "images.parquet, or a data set folder."
         ),
     ],
     scorer: Annotated[
-        str,
+        list[str],
         typer.Option(
-            help="miniature, hps-v1, or a folder that `palate train` or transformers saved."
+            help="hps-v1, hps-v2, hps-v2.1, pickscore, image-reward, mps, clip-score, aesthetic, miniature, or a "
+            "saved folder; NAME@PROFILE for another official code path, NAME=WEIGHTS to name the weights. "
+            "Give it again for more scorers."
         ),
     ],
     weights: Annotated[
-        Path | None, typer.Option(help="The scorer's official checkpoint file (hps-v1: hpc.pt).")
+        str | None,
+        typer.Option(
+            help="The scorer's official checkpoint: a path, or a Hub id such as "
+            "xswu/HPSv2@REVISION/HPS_v2.1_compressed.pt."
+        ),
     ] = None,
     tokenizer: Annotated[
         Path | None,
@@ -36,7 +47,19 @@ def score(  # noqa: PLR0917 - typer makes options of them
     ] = None,
     architecture: Annotated[
         Path | None,
-        typer.Option(help="JSON with the attention heads of weights of an unusual size."),
+        typer.Option(help="JSON with what the weights do not tell, such as attention heads."),
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="The CLIP that an aesthetic head was trained on.")
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What mps judges: overall, aesthetics, detail, alignment, or words. Give it again for more."
+        ),
+    ] = None,
+    mask_threshold: Annotated[
+        float | None, typer.Option(help="How relevant a prompt token must be to count, for mps.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="One prompt for all images.")] = None,
     prompts: Annotated[
@@ -44,7 +67,12 @@ def score(  # noqa: PLR0917 - typer makes options of them
         typer.Option(help="Prompt of each image: .csv or .jsonl with image and prompt, or .txt."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Table to write (scores.parquet), or a folder for it.")
+        Path | None,
+        typer.Option(help="Table to write (.parquet, .csv or .jsonl), or a folder for it."),
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(help="A page (.html) of the images, best first in each prompt."),
     ] = None,
     allow_errors: Annotated[
         bool, typer.Option("--allow-errors", help="Accept images that cannot be scored.")
@@ -59,65 +87,135 @@ def score(  # noqa: PLR0917 - typer makes options of them
 ) -> None:
     """Score images for their prompts; higher is better.
 
-    Scores compare the images of one prompt, not images of different prompts. The unit hps is 100
-    times the cosine. With --out the scores are written as a table, and an interrupted command goes
-    on where it stopped. An image that cannot be read is a row with an error, and the exit status is
-    not 0 unless --allow-errors is given.
+    Scores compare the images of one prompt, not images of different prompts. So beside each score stand its place
+    among the images of the prompt: the percentile, and the softmax share, which says how often people would pick it as
+    the scorer's paper reads its scores. The card of a scorer says its unit: hps is 100 times the cosine, pickscore and
+    mps give the cosine times the logit scale, image-reward its standardised reward.
+
+    With --out the scores are written as a table, and an interrupted command goes on where it stopped. An image that
+    cannot be read is a row with an error, and the exit status is not 0 unless --allow-errors is given.
 
     Example: palate score fox.png cat.png --scorer hps-v1 --weights hpc.pt --prompt "a red fox"
 
-    Example: palate score runs/images --scorer runs/train --out scores.parquet
+    Example: palate score images --scorer hps-v2.1=HPS_v2.1_compressed.pt --scorer pickscore=PickScore_v1 --out s.csv
+
+    Example: palate score runs/images --scorer runs/train --out scores.parquet --gallery scores.html
     """
-    from palate.data.tables import read_table
-    from palate.scoring.catalog import load_scorer
     from palate.scoring.inputs import gather_images
+    from palate.scoring.output import read_scores
     from palate.scoring.score import ScoreSettings, accept_errors, score_images, score_table
 
-    gathered = gather_images(images, prompt=prompt, prompts=prompts)
-    judge = load_scorer(
-        scorer, weights, tokenizer=tokenizer, architecture=architecture, device=device
+    judges = _load(
+        scorer,
+        weights,
+        condition,
+        tokenizer=tokenizer,
+        architecture=architecture,
+        clip=clip,
+        mask_threshold=mask_threshold,
+        device=device,
     )
+    reads = any(judge.reads_prompts for judge in judges)
+    gathered = gather_images(images, prompt=prompt, prompts=prompts, need_prompts=reads)
     settings = ScoreSettings(batch=batch, exif=exif)
     if out is None:
-        scores = score_table(gathered.images, gathered.folder, judge, settings)
-        _tell(scores, {"scores": None}, as_json=as_json)
-        accept_errors(scores, None, allow_errors=allow_errors)
-        return
-    result = score_images(
-        gathered, judge, out, settings, allow_errors=allow_errors, overwrite=overwrite
-    )
-    _tell(read_table(Path(result["scores"]), "scores"), result, as_json=as_json)
+        scores = score_table(gathered.images, gathered.folder, judges, settings)
+        result: dict[str, Any] = {"scores": None}
+    else:
+        result = score_images(
+            gathered, judges, out, settings, allow_errors=True, overwrite=overwrite
+        )
+        scores = read_scores(Path(result["scores"]))
+    _tell(scores, result, as_json=as_json)
+    if gallery is not None:
+        from palate.evaluation.gallery import write_gallery
+
+        write_gallery(scores, gathered.images, gathered.folder, gallery, exif=exif)
+        typer.echo(f"gallery: {gallery}", err=as_json)
+    accept_errors(scores, out, allow_errors=allow_errors)
+
+
+def _load(
+    specs: Sequence[str], weights: str | None, conditions: Sequence[str] | None, **given: Any
+) -> list[Scorer]:
+    """Load every scorer that was asked for; `mps` once, for all its conditions."""
+    from palate.errors import CheckpointError
+    from palate.scoring.catalog import load
+    from palate.scoring.networks import MpsScorer
+
+    if weights is not None and len(specs) > 1:
+        raise CheckpointError(
+            "--weights goes with one scorer; name those of several as --scorer NAME=WEIGHTS"
+        )
+    judges: list[Scorer] = []
+    clip, threshold = given.pop("clip"), given.pop("mask_threshold")
+    for spec in specs:
+        name, equals, own = spec.partition("=")
+        plain = name.partition("@")[0]
+        only: dict[str, Any] = {"clip": clip if plain == "aesthetic" or len(specs) == 1 else None}
+        if plain == "mps" or len(specs) == 1:
+            only |= {
+                "condition": conditions[0] if conditions else None,
+                "mask_threshold": threshold,
+            }
+        first = load(name, own if equals else weights, **given, **only)
+        more = list(conditions or [])[1:] if isinstance(first, MpsScorer) else []
+        judges += [first, *(first.on(words) for words in more if isinstance(first, MpsScorer))]
+    return judges
 
 
 def _tell(scores: Any, result: dict[str, Any], *, as_json: bool) -> None:
     """Print scores for machines or for people."""
+    from palate.scoring.output import rows_with_standing
+
     if as_json:
-        rows = scores.to_pylist() if result["scores"] is None else None
-        typer.echo(json.dumps(result if rows is None else {"scores": rows}, ensure_ascii=False))
+        shown = {"scores": rows_with_standing(scores)} if result["scores"] is None else result
+        typer.echo(json.dumps(shown, ensure_ascii=False))
         return
-    for line in _lines(scores):
+    for line in _lines(rows_with_standing(scores.slice(0, 100_000))):
         typer.echo(line)
     if result["scores"] is not None:
         typer.echo(f"{len(scores)} scores: {result['scores']}")
 
 
-def _lines(scores: Any) -> list[str]:
-    """Write scores as a table for people: prompt by prompt, the best first."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in scores.slice(0, 100_000).to_pylist():
-        groups.setdefault(row["prompt"], []).append(row)
+def _lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Write scores as tables for people: one per scorer and prompt, the best image first."""
+    from palate.cli._text import text_table
+
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["prompt"], row["scorer"], row["dimension"]), []).append(row)
     lines: list[str] = []
-    for prompt, rows in groups.items():
-        tokens = [row for row in rows if row["tokens_given"] is not None]
-        cut = tokens[0] if tokens and tokens[0]["tokens_kept"] < tokens[0]["tokens_given"] else None
-        short = prompt if len(prompt) <= 70 else prompt[:69] + "…"
-        told = f"  (read {cut['tokens_kept']} of {cut['tokens_given']} tokens)" if cut else ""
-        lines.append(f"{short!r}{told}")
-        rows.sort(key=lambda row: -row["value"] if row["value"] is not None else float("inf"))
-        for row in rows:
-            value = f"{row['value']:10.4f}" if row["value"] is not None else "     error"
-            why = f": {row['error']}" if row["error"] else ""
-            lines.append(f"{value} {row['unit']}  {row['image']}{why}")
+    for (prompt, name, dimension), members in groups.items():
+        lines.append(f"{_short(prompt)!r}{_cut(members)}")
+        members.sort(key=lambda row: row["rank"] or len(members) + 1)
+        told = [f"{name} {dimension}" if dimension != "overall" else name, "share", "%ile", "image"]
+        cells = [_cells(row) for row in members]
+        lines += text_table([f"{told[0]} [{members[0]['unit']}]", *told[1:]], cells, "012").split(
+            "\n"
+        )
     if len(lines) > _SHOWN:
         lines = [*lines[:_SHOWN], f"… and {len(lines) - _SHOWN} lines more"]
     return lines
+
+
+def _short(prompt: str) -> str:
+    return prompt if len(prompt) <= 70 else prompt[:69] + "…"
+
+
+def _cut(rows: Sequence[dict[str, Any]]) -> str:
+    """Say how much of a prompt was read, where not all was."""
+    told = [row for row in rows if row["tokens_given"] is not None]
+    if not told or told[0]["tokens_kept"] == told[0]["tokens_given"]:
+        return ""
+    return f"  (read {told[0]['tokens_kept']} of {told[0]['tokens_given']} tokens)"
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    value = "error" if row["value"] is None else f"{row['value']:.4f}"
+    share = "" if row["share"] is None else f"{100 * row['share']:.1f} %"
+    place = "" if row["percentile"] is None else f"{row['percentile']:.0f}"
+    area = row["area_kept"]
+    crop = f"  (sees {100 * area:.0f} % of it)" if area is not None and area < 0.995 else ""
+    why = f": {row['error']}" if row["error"] else ""
+    return [value, share, place, f"{row['image']}{crop}{why}"]

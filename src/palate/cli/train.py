@@ -65,7 +65,7 @@ def train(  # noqa: PLR0917 - typer makes options of them
     Example: palate train hpd_v1 --base clip-vit-l-14 --recipe recipes/hps-v1.toml --out runs/hps
     """
     from palate.data.tables import load_dataset
-    from palate.models.clip import load_clip
+    from palate.models.clip_files import load_clip
     from palate.scoring.catalog import miniature_folder
     from palate.settings import read_settings
     from palate.training.train import TrainSettings

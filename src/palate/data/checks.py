@@ -150,6 +150,9 @@ def _check_scores(table: Any, name: str) -> None:
     _refuse(either, name, "needs either a value or an error, and not both")
     for column in ("tokens_given", "tokens_kept"):
         _refuse(pc.less(table.column(column), 0), name, f"{column} is below 0")
+    area = table.column("area_kept")
+    share = pc.and_(pc.greater_equal(area, 0), pc.less_equal(area, 1))
+    _refuse(pc.invert(share), name, "area_kept is not between 0 and 1")
 
 
 def _check_labels(table: Any, name: str) -> None:

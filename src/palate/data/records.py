@@ -100,6 +100,7 @@ class Score:
     fingerprint: str
     tokens_given: int | None = None
     tokens_kept: int | None = None
+    area_kept: float | None = None
     error: str | None = None
 
     def __post_init__(self) -> None:
@@ -118,6 +119,8 @@ class Score:
         _check_range(where, "tokens_given", self.tokens_given, 0, INT32_MAX)
         _check_range(where, "tokens_kept", self.tokens_kept, 0, INT32_MAX)
         _check_finite(where, "value", self.value)
+        if self.area_kept is not None and not 0 <= self.area_kept <= 1:
+            raise DataError(f"{where}: area_kept {self.area_kept} is not between 0 and 1")
         if (self.value is None) == (self.error is None):
             raise DataError(f"{where}: needs either a value or an error, and not both")
 

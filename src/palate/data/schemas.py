@@ -79,6 +79,12 @@ SCORES: Final = pa.schema(
         _field("fingerprint", pa.string(), "Hash of weights, preparation and precision."),
         _field("tokens_given", pa.int32(), "Tokens of the whole prompt.", null=True),
         _field("tokens_kept", pa.int32(), "Tokens the scorer read.", null=True),
+        _field(
+            "area_kept",
+            pa.float64(),
+            "Share of the image's area that the scorer saw; less than 1 after a crop.",
+            null=True,
+        ),
         _field("error", pa.string(), "Why there is no value.", null=True),
     ],
     metadata={"palate": "scores"},

@@ -28,9 +28,9 @@ from palate.generation.generator import load_generator
 from palate.miniature.pictures import draw_dataset
 from palate.miniature.study import simulated_study
 from palate.miniature.world import Pool, scenes_of
-from palate.models.clip import load_clip
+from palate.models.clip_files import load_clip
 from palate.runs import seed_for, write_atomic
-from palate.scoring.catalog import load_scorer
+from palate.scoring.catalog import load
 from palate.scoring.score import score_table
 from palate.settings import read_settings
 from palate.study.design import StudySettings
@@ -63,6 +63,8 @@ class DemoSettings:
     """Preferred and rejected images each that are kept aside to measure the identifier gap."""
     evaluation_pool: Literal["spare", "evaluation"] = "evaluation"
     train_steps: int | None = None
+    train_shift: int = 0
+    """Training moves each picture by up to so many pixels, which helps where a picture is seen often."""
     adapt_steps: int | None = None
 
 
@@ -176,7 +178,8 @@ class Loop:
 
     def train_scorer(self, seed: int) -> None:
         """Train the classifier on the choices."""
-        given = {"seed": seed, "steps": self.settings.train_steps}
+        own = self.settings
+        given = {"seed": seed, "steps": own.train_steps, "shift": own.train_shift}
         settings = read_settings(TrainSettings, self.recipe, given, section="train")
         parts = [load_dataset(self.out / "split" / part) for part in ("train", "validation")]
         train(parts[0], load_clip(WEIGHTS / "clip"), self.out / f"train-{seed}", settings, parts[1])
@@ -185,7 +188,7 @@ class Loop:
         """Score the images of a data set with the classifier of a seed."""
         path = dataset / f"scores-{seed}.parquet"
         if not path.exists():
-            scorer = load_scorer(str(self.out / f"train-{seed}"))
+            scorer = load(str(self.out / f"train-{seed}"))
             write_table(score_table(load_dataset(dataset).images, dataset, scorer), path)
         return path
 
@@ -193,7 +196,7 @@ class Loop:
         """Score the images of a data set with the tiny CLIP before it learnt from choices."""
         path = dataset / "scores-zero-shot.parquet"
         if not path.exists():
-            scorer = load_scorer("miniature")
+            scorer = load("miniature")
             write_table(score_table(load_dataset(dataset).images, dataset, scorer), path)
         return path
 

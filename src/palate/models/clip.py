@@ -6,27 +6,18 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from palate.errors import CheckpointError
-from palate.models.checkpoint import Weights, check_names, read_json, read_weights
-from palate.models.clip_names import Architecture, from_openai, read_architecture
-from palate.models.pixels import PROFILES, Preparation, preparation_dict, preparation_from
-from palate.models.tokens import Tokenizer, find_tokenizer, read_tokenizer
-from palate.runs import atomic_path, write_atomic
+from palate.models.pixels import Preparation, preparation_dict
+from palate.models.tokens import Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import CLIPConfig, CLIPModel
-
-_FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-CARD = "palate.json"
+    from transformers import CLIPModel
 
 
 @dataclass(frozen=True)
@@ -128,7 +119,6 @@ class Clip:
         The same function has the same fingerprint in whatever file or precision it was stored, as
         long as its float32 values are the same.
         """
-        digest = hashlib.blake2b(digest_size=8)
         config = self.model.config
         towers = (config.vision_config, config.text_config)
         facts = {
@@ -139,234 +129,32 @@ class Clip:
             "merges": self.tokenizer.merges,
             "vocabulary": sorted(self.tokenizer.vocabulary.items()),
         }
-        digest.update(json.dumps(facts, sort_keys=True).encode())
-        for name, value in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return hash_weights(facts, self.model.state_dict())
+
+    def image_fingerprint(self) -> str:
+        """Give 16 hexadecimal digits that change with the image tower or the preparation, and nothing else."""
+        config = self.model.config.vision_config
+        facts = {
+            "heads": config.num_attention_heads,
+            "activation": config.hidden_act,
+            "preparation": preparation_dict(self.preparation),
+        }
+        weights = {
+            name: value
+            for name, value in self.model.state_dict().items()
+            if name.startswith(("vision_model.", "visual_projection."))
+        }
+        return hash_weights(facts, weights)
 
 
-def load_clip(
-    path: Path,
-    *,
-    tokenizer: Path | None = None,
-    architecture: Path | None = None,
-    profile: str = "openai-clip",
-    device: str = "cpu",
-) -> Clip:
-    """Load a CLIP from a saved folder or from an official checkpoint file, in float32.
-
-    A folder holds transformers' ``config.json``, ``model.safetensors`` and tokenizer files; one
-    that Palate wrote also holds ``palate.json``. A file holds OpenAI's tensor names; its vocabulary
-    (``tokenizer``) and what the weights do not tell (``architecture``) are looked for beside it
-    when they are not given, and it is prepared by ``profile``. Nothing is fetched and nothing from
-    the file is run. Raises CheckpointError.
-    """
-    if path.is_dir():
-        clip = _load_folder(path, tokenizer)
-    elif path.is_file():
-        clip = _load_official(path, tokenizer, architecture, PROFILES[profile])
-    else:
-        raise CheckpointError(f"{path}: no such weights file or folder")
-    clip.model.to(device)
-    return clip
-
-
-def save_clip(clip: Clip, folder: Path, *, half: bool = False, **about: object) -> None:
-    """Write a CLIP as a standard folder that Palate and transformers load.
-
-    ``half`` stores the weights in 16 bits; they are computed with in 32 bits all the same. ``about`` is added to what the folder says of itself in ``palate.json``, which is written last:
-    a folder with it is complete. Files that are already there are replaced one by one.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    precision = torch.float16 if half else torch.float32
-    weights = {
-        name: value.detach().to("cpu", precision).contiguous()
-        for name, value in clip.model.state_dict().items()
-    }
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})
-    config = clip.model.config.to_dict() | {
-        "architectures": ["CLIPModel"],
-        "dtype": str(precision).removeprefix("torch."),
-    }
-    files = {"config.json": _json(config)} | clip.tokenizer.files()
-    if (processor := _processor(clip.preparation)) is not None:
-        files["preprocessor_config.json"] = _json(processor)
-    for name, text in files.items():
-        write_atomic(folder / name, text)
-    card = dict(clip.about) | {
-        "format": 1,
-        "kind": "clip",
-        "preparation": preparation_dict(clip.preparation),
-        "tokens": {
-            "context": clip.tokenizer.context,
-            "pad": clip.tokenizer.pad,
-            "clean": clip.tokenizer.clean,
-        },
-    }
-    write_atomic(folder / CARD, _json(card | about))
-
-
-def build_model(config: CLIPConfig, weights: Weights, where: Path) -> CLIPModel:
-    """Build transformers' CLIPModel around weights, in float32 and evaluation mode.
-
-    The model is laid out without memory first: filling it with random numbers would take longer
-    than reading the weights, and would disturb the caller's random state.
-    """
-    from transformers import CLIPModel
-
-    with torch.device("meta"):
-        model = CLIPModel(config)
-    weights = {name: value for name, value in weights.items() if not name.endswith(".position_ids")}
-    check_names(weights, {name: value.shape for name, value in model.state_dict().items()}, where)
-    # `to_empty` leaves buffers that are not saved undefined; a CLIP has these two.
-    model.to_empty(device="cpu")
-    for tower in (model.vision_model, model.text_model):
-        ids = tower.embeddings.position_ids
-        tower.embeddings.position_ids = torch.arange(ids.shape[-1]).expand(1, -1).clone()
-    model.load_state_dict(
-        {name: value.to(torch.float32) for name, value in weights.items()}, strict=True
-    )
-    return model.requires_grad_(requires_grad=False).eval()
-
-
-def _load_official(
-    path: Path, tokenizer: Path | None, architecture: Path | None, preparation: Preparation
-) -> Clip:
-    """Load a file with OpenAI's tensor names."""
-    beside = path.parent / "architecture.json"
-    weights = read_weights(path)
-    found = read_architecture(weights, path, architecture or (beside if beside.is_file() else None))
-    words = tokenizer or find_tokenizer(path.parent)
-    if words is None:
-        raise CheckpointError(
-            f"{path}: no vocabulary beside the weights; expected bpe_simple_vocab_16e6.txt.gz there "
-            "or a tokenizer file or folder given by name"
-        )
-    reader = read_tokenizer(
-        words, vocabulary_size=found.vocab_size, context=found.context_length, pad=0, clean="openai"
-    )
-    if found.image_resolution != preparation.size:
-        raise CheckpointError(
-            f"{path}: the weights take images of {found.image_resolution} pixels, "
-            f"but the preparation makes {preparation.size}"
-        )
-    model = build_model(_config(found, reader), from_openai(weights, path), path)
-    return Clip(model, reader, preparation)
-
-
-def _config(found: Architecture, tokenizer: Tokenizer) -> CLIPConfig:
-    """Write OpenAI's sizes as a transformers configuration."""
-    from transformers import CLIPConfig
-
-    text = {
-        "vocab_size": found.vocab_size,
-        "hidden_size": found.transformer_width,
-        "intermediate_size": found.transformer_mlp,
-        "num_hidden_layers": found.transformer_layers,
-        "num_attention_heads": found.transformer_heads,
-        "max_position_embeddings": found.context_length,
-        "bos_token_id": tokenizer.start,
-        "eos_token_id": tokenizer.end,
-        "pad_token_id": tokenizer.pad,
-    }
-    vision = {
-        "hidden_size": found.vision_width,
-        "intermediate_size": found.vision_mlp,
-        "num_hidden_layers": found.vision_layers,
-        "num_attention_heads": found.vision_heads,
-        "image_size": found.image_resolution,
-        "patch_size": found.vision_patch_size,
-    }
-    shared = {"hidden_act": found.activation, "projection_dim": found.embed_dim}
-    return CLIPConfig(
-        text_config=text | shared, vision_config=vision | shared, projection_dim=found.embed_dim
-    )
-
-
-def _load_folder(folder: Path, tokenizer: Path | None) -> Clip:
-    """Load a folder in transformers' layout, with Palate's card where there is one."""
-    from transformers import CLIPConfig
-
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder}: no config.json, expected a folder with a saved CLIP")
-    raw = read_json(folder / "config.json")
-    if raw.get("model_type") != "clip":
-        raise CheckpointError(
-            f"{folder / 'config.json'}: model_type is {raw.get('model_type')!r}, expected 'clip'"
-        )
-    raw.pop("transformers_version", None)
-    config = CLIPConfig.from_dict(raw)
-    card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
-    tokens = card.get("tokens", {})
-    words = read_tokenizer(
-        tokenizer or folder,
-        vocabulary_size=config.text_config.vocab_size,
-        context=tokens.get("context", config.text_config.max_position_embeddings),
-        pad=tokens.get("pad"),
-        clean=tokens.get("clean"),
-    )
-    preparation = (
-        preparation_from(card["preparation"], str(folder / CARD))
-        if "preparation" in card
-        else _folder_preparation(folder, config.vision_config.image_size)
-    )
-    if preparation.size != config.vision_config.image_size:
-        raise CheckpointError(
-            f"{folder}: the weights take images of {config.vision_config.image_size} pixels, "
-            f"but the preparation makes {preparation.size}"
-        )
-    names = ("model.safetensors", "pytorch_model.bin")
-    path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
-    return Clip(build_model(config, read_weights(path), path), words, preparation, card)
-
-
-def _folder_preparation(folder: Path, size: int) -> Preparation:
-    """Read transformers' ``preprocessor_config.json``, or take CLIP's preparation at this size."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return Preparation(size=size)
-    said = read_json(path)
-    edge = said.get("size", size)
-    stretched = isinstance(edge, dict) and "shortest_edge" not in edge
-    try:
-        return Preparation(
-            size=size,
-            resize="exact" if stretched else "shorter",
-            interpolation=_FILTERS[said.get("resample", 3)],  # type: ignore[arg-type]
-            mean=_three(said, "image_mean"),
-            std=_three(said, "image_std"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: a preparation that is not understood ({error})") from error
-
-
-def _three(said: Mapping[str, Any], name: str) -> tuple[float, float, float]:
-    """Read three numbers, one per colour."""
-    red, green, blue = said[name]
-    return float(red), float(green), float(blue)
-
-
-def _processor(how: Preparation) -> dict[str, object] | None:
-    """Write a preparation as transformers' CLIP image processor, if it can express it."""
-    if how.domain != "pil" or how.resize == "longer":
-        return None
-    square = {"height": how.size, "width": how.size}
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": how.size} if how.resize == "shorter" else square,
-        "resample": next(number for number, name in _FILTERS.items() if name == how.interpolation),
-        "do_center_crop": how.resize == "shorter",
-        "crop_size": square,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(how.mean),
-        "image_std": list(how.std),
-    }
+def hash_weights(facts: Mapping[str, object], weights: Mapping[str, Tensor]) -> str:
+    """Hash plain facts and the float32 values of tensors to 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def encode_prompts(clip: Clip, prompts: Sequence[str]) -> Int[Tensor, "prompts context"]:
@@ -377,8 +165,3 @@ def encode_prompts(clip: Clip, prompts: Sequence[str]) -> Int[Tensor, "prompts c
 def _alone(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     """Take the hidden state from a block that may give more beside it."""
     return output[0] if isinstance(output, tuple) else output
-
-
-def _json(value: object) -> str:
-    """Write a value as JSON for a file that people may read."""
-    return json.dumps(value, indent=2, sort_keys=True, default=str) + "\n"

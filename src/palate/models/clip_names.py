@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -64,21 +64,41 @@ class Architecture:
     activation: Activation = "quick_gelu"
 
 
-# (vision width, vision layers, patch, text width, text layers, embedding) of the CLIPs that OpenAI
-# published, whose heads are 64 wide. Other sizes must say their heads.
-_OPENAI = frozenset(
-    {(768, 12, 32, 512, 12, 512), (768, 12, 16, 512, 12, 512), (1024, 24, 14, 768, 12, 768)}
-)
+# (vision width, vision layers, patch, text width, text layers, embedding) of published CLIPs: their name, and how many
+# heads their towers have. Other sizes must say their heads.
+_PUBLISHED = {
+    (768, 12, 32, 512, 12, 512): ("ViT-B/32", 12, 8),
+    (768, 12, 16, 512, 12, 512): ("ViT-B/16", 12, 8),
+    (1024, 24, 14, 768, 12, 768): ("ViT-L/14", 16, 12),
+    (1280, 32, 14, 1024, 24, 1024): ("ViT-H/14", 16, 16),
+}
+# open_clip's entries that the weights or the spelling of openai/CLIP tell as well
+_VISION = {
+    "image_size": "image_resolution",
+    "layers": "vision_layers",
+    "width": "vision_width",
+    "patch_size": "vision_patch_size",
+}
+_TEXT = {
+    "context_length": "context_length",
+    "vocab_size": "vocab_size",
+    "width": "transformer_width",
+    "heads": "transformer_heads",
+    "layers": "transformer_layers",
+}
 
 
 def read_architecture(weights: Weights, where: Path, given: Path | None = None) -> Architecture:
     """Read a CLIP's sizes from OpenAI-named weights, and its heads from a file or a known size.
 
     ``given`` is a JSON file in OpenAI's spelling (``vision_heads``, ``transformer_heads``,
-    ``activation``); whatever else it says must agree with the weights.
+    ``activation``) or in open_clip's (``vision_cfg``, ``text_cfg``, ``quick_gelu``); whatever else it
+    says must agree with the weights.
     """
     sizes = _measure(weights, where)
     said = read_json(given) if given is not None else {}
+    if "vision_cfg" in said or "text_cfg" in said:
+        said = _from_open_clip(said, given)
     names = {field.name for field in fields(Architecture)}
     if unknown := sorted(set(said) - names):
         raise CheckpointError(f"{given}: unknown entry '{unknown[0]}', expected {sorted(names)}")
@@ -86,22 +106,7 @@ def read_architecture(weights: Weights, where: Path, given: Path | None = None) 
         if said.get(name, size) != size:
             raise CheckpointError(f"{given}: {name} is {said[name]}, but {where} has {size}")
     if "vision_heads" not in said or "transformer_heads" not in said:
-        key = tuple(
-            sizes[name]
-            for name in (
-                *("vision_width", "vision_layers", "vision_patch_size"),
-                *("transformer_width", "transformer_layers", "embed_dim"),
-            )
-        )
-        if key not in _OPENAI:
-            raise CheckpointError(
-                f"{where}: the weights do not say how many attention heads they have; expected "
-                "vision_heads and transformer_heads in an architecture file"
-            )
-        said = {
-            "vision_heads": sizes["vision_width"] // 64,
-            "transformer_heads": sizes["transformer_width"] // 64,
-        } | said
+        said = _published_heads(sizes, where) | said
     if said.get("activation", "quick_gelu") not in {"quick_gelu", "gelu"}:
         raise CheckpointError(
             f"{given}: activation is {said['activation']!r}, expected 'quick_gelu' or 'gelu'"
@@ -115,6 +120,55 @@ def read_architecture(weights: Weights, where: Path, given: Path | None = None) 
                 f"{given}: {heads} is {said[heads]}, which does not divide {sizes[width]}"
             )
     return Architecture(**(said | sizes))
+
+
+def published_name(config: Any) -> str | None:
+    """Name the published CLIP that has the sizes of a transformers configuration, such as ViT-L/14."""
+    vision, text = config.vision_config, config.text_config
+    key = (
+        *(vision.hidden_size, vision.num_hidden_layers, vision.patch_size),
+        *(text.hidden_size, text.num_hidden_layers, config.projection_dim),
+    )
+    return _PUBLISHED[key][0] if key in _PUBLISHED else None
+
+
+def _published_heads(sizes: Mapping[str, int], where: Path) -> dict[str, Any]:
+    """Give the heads of a published size."""
+    key = tuple(
+        sizes[name]
+        for name in (
+            *("vision_width", "vision_layers", "vision_patch_size"),
+            *("transformer_width", "transformer_layers", "embed_dim"),
+        )
+    )
+    if key not in _PUBLISHED:
+        raise CheckpointError(
+            f"{where}: the weights do not say how many attention heads they have; expected "
+            "vision_heads and transformer_heads in an architecture file"
+        )
+    _, vision, text = _PUBLISHED[key]
+    return {"vision_heads": vision, "transformer_heads": text}
+
+
+def _from_open_clip(said: Mapping[str, Any], given: Path | None) -> dict[str, Any]:
+    """Write open_clip's model configuration in OpenAI's spelling; without quick_gelu it means GELU."""
+    found: dict[str, Any] = {"activation": "quick_gelu" if said.get("quick_gelu") else "gelu"}
+    if "embed_dim" in said:
+        found["embed_dim"] = said["embed_dim"]
+    parts = {"vision_cfg": {**_VISION, "head_width": ""}, "text_cfg": _TEXT}
+    if unknown := sorted(set(said) - {"embed_dim", "quick_gelu", *parts}):
+        raise CheckpointError(f"{given}: unknown entry '{unknown[0]}' in open_clip's spelling")
+    for part, names in parts.items():
+        inner = said.get(part, {})
+        if not isinstance(inner, dict):
+            raise CheckpointError(f"{given}: {part} is {inner!r}, expected an object")
+        if unknown := sorted(set(inner) - set(names)):
+            raise CheckpointError(f"{given}: unknown entry '{unknown[0]}' in {part}")
+        found |= {names[name]: value for name, value in inner.items() if names[name]}
+    vision = said.get("vision_cfg", {})
+    if "width" in vision:
+        found["vision_heads"] = vision["width"] // vision.get("head_width", 64)
+    return found
 
 
 def _measure(weights: Weights, where: Path) -> dict[str, int]:

@@ -23,6 +23,7 @@ _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
 }
 
 
@@ -41,7 +42,7 @@ class Preparation:
 
     size: int
     resize: Literal["shorter", "longer", "exact"] = "shorter"
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     antialias: bool = True
     domain: Literal["pil", "tensor"] = "pil"
     convert: Literal["before", "after"] = "before"
@@ -57,11 +58,21 @@ class Preparation:
             raise CheckpointError(
                 "preparation: Pillow always antialiases; expected antialias = true or domain = 'tensor'"
             )
+        if self.domain == "tensor" and self.interpolation == "lanczos":
+            raise CheckpointError("preparation: lanczos needs domain = 'pil', found 'tensor'")
 
 
 PROFILES: Mapping[str, Preparation] = {
     # openai/CLIP `_transform`: Resize, CenterCrop, then convert("RGB").
     "openai-clip": Preparation(size=224, convert="after"),
+    # transformers' CLIPImageProcessor in Pillow: convert("RGB"), resize, centre crop.
+    "transformers-clip": Preparation(size=224),
+    # HPSv2 `img_score.py`: a float tensor, longer edge to 224, black around. torchvision antialiases it
+    # since 0.17 and did not before.
+    "hps-v2": Preparation(size=224, resize="longer", domain="tensor"),
+    "hps-v2-no-antialias": Preparation(size=224, resize="longer", domain="tensor", antialias=False),
+    # simulacra-aesthetic-models `rank_images.py`.
+    "simulacra": Preparation(size=224, interpolation="lanczos"),
     "miniature": Preparation(size=32, resize="exact", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
 }
 
@@ -126,11 +137,13 @@ def prepare_tensor(
     height, width = int(pixels.shape[-2]), int(pixels.shape[-1])
     new_height, new_width = resized(height, width, how)
     if (new_height, new_width) != (height, width):
-        smooth = how.interpolation != "nearest"
+        # torch has no Lanczos filter; its bicubic one is the nearest.
+        mode = "bicubic" if how.interpolation == "lanczos" else how.interpolation
+        smooth = mode != "nearest"
         pixels = functional.interpolate(
             pixels,
             size=(new_height, new_width),
-            mode=how.interpolation,
+            mode=mode,
             align_corners=False if smooth else None,
             antialias=smooth and how.antialias,
         )
@@ -160,6 +173,17 @@ def resized(height: int, width: int, how: Preparation) -> tuple[int, int]:
         return how.size, int(how.size * width / height)
     scale = how.size / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def area_kept(height: int, width: int, how: Preparation) -> float:
+    """Give the share of an image's area that the network sees: 1 unless the preparation crops.
+
+    A centre crop of a 16:9 picture keeps 0.5625.
+    """
+    if how.resize != "shorter":
+        return 1.0
+    new_height, new_width = resized(height, width, how)
+    return min(1.0, how.size * how.size / (new_height * new_width))
 
 
 def preparation_dict(how: Preparation) -> dict[str, object]:

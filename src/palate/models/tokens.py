@@ -152,16 +152,18 @@ def read_tokenizer(
     *,
     vocabulary_size: int | None = None,
     context: int | None = None,
-    pad: int | None = None,
+    pad: int | str | None = None,
     clean: CleanUp | None = None,
 ) -> Tokenizer:
-    """Read a tokenizer from OpenAI's vocabulary file or from a transformers folder.
+    """Read a tokenizer from OpenAI's vocabulary file, from a transformers folder, or from a folder with the file.
 
     ``vocabulary_size`` is the number of rows of the network's embedding: OpenAI's file holds more
     merges than CLIP uses, and the size says how many to take. What is not given comes from the
     folder's ``tokenizer_config.json``, else from CLIP: 77 positions; OpenAI's file pads with 0 and
-    a folder with its padding token, else its end token.
+    a folder with its padding token, else its end token; ``pad`` is a number, or ``end`` for the end token.
     """
+    if path.is_dir():
+        path = find_tokenizer(path) or path
     if path.is_dir():
         vocabulary, merges, settings = _read_folder(path)
         clean = clean or "transformers"
@@ -174,8 +176,10 @@ def read_tokenizer(
         raise CheckpointError(
             f"{path}: a vocabulary of {len(vocabulary)} pieces, but the weights know {vocabulary_size}"
         )
-    if pad is None:
-        pad = settings.get("pad", vocabulary.get(END, 0))
+    if pad == "end":
+        pad = vocabulary.get(END, 0)
+    if not isinstance(pad, int):
+        pad = int(settings.get("pad", vocabulary.get(END, 0)))
     if context is None:
         context = settings.get("context", 77)
     return Tokenizer(vocabulary, merges, context=context, pad=pad, clean=clean)

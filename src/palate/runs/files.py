@@ -15,6 +15,9 @@ from typing import Any
 from palate.errors import DataError, RunError
 
 RECORD = "run.json"
+# which rights new files lack; it can only be read by setting it
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 
 
@@ -56,6 +59,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _take_place(temporary: Path, path: Path) -> None:
+    if temporary.is_file():
+        # some libraries write files that only their owner may read
+        temporary.chmod(0o666 & ~_UMASK)
     if not temporary.is_dir() or not path.is_dir():
         temporary.replace(path)
         return

@@ -1,65 +1,119 @@
-"""Which scorers there are: one visible dictionary from names to loaders."""
+"""Which scorers there are: one visible dictionary from names to what they are and how they are loaded."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import palate
 from palate.errors import CheckpointError
-from palate.models.clip import Clip, load_clip
-from palate.scoring.scorer import ClipScorer, Scorer, Unit
+from palate.models.checkpoint import read_json
+from palate.models.clip_files import CARD, Reading
+from palate.models.hub import Located, locate
+from palate.models.pixels import PROFILES
+from palate.scoring.builders import (
+    AS_THE_FILES_SAY,
+    Profile,
+    Source,
+    build_aesthetic,
+    build_clip,
+    build_image_reward,
+    build_mps,
+    read_clip,
+)
+from palate.scoring.networks import ClipScorer
+from palate.scoring.scorer import Scorer
+from palate.scoring.units import UNITS
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where a scorer's parts come from, and on which device it runs.
+class Entry:
+    """A scorer of the catalogue: what it is, whose weights it takes, and its profiles, the default first."""
 
-    ``tokenizer`` is a vocabulary file or a folder, ``architecture`` a JSON file with what the
-    weights do not tell; both are looked for beside the weights if they are not given.
-    """
-
-    weights: Path | None = None
-    tokenizer: Path | None = None
-    architecture: Path | None = None
-    device: str = "cpu"
+    what: str
+    weights: str
+    licence: str
+    build: Callable[[str, Profile, Source, Mapping[str, Any]], Scorer]
+    profiles: dict[str, Profile] = field(default_factory=dict)
 
 
-def load_scorer(
-    spec: str,
-    weights: Path | None = None,
+def load(  # noqa: PLR0913 - each is a file or a choice that only some scorers have
+    scorer: str,
+    weights: str | Path | None = None,
     *,
-    tokenizer: Path | None = None,
-    architecture: Path | None = None,
+    profile: str | None = None,
+    tokenizer: str | Path | None = None,
+    architecture: str | Path | None = None,
+    clip: str | Path | None = None,
+    condition: str | None = None,
+    mask_threshold: float | None = None,
     device: str = "cpu",
 ) -> Scorer:
     """Load a scorer by its name in the catalogue, or from a folder that was saved.
 
-    A folder may be one that ``palate train`` wrote, or any CLIP that transformers saved. Nothing is
-    fetched. Raises CheckpointError for an unknown name and for weights that do not fit.
+    Args:
+        scorer: a name such as ``hps-v2.1``, or ``hps-v2.1@no-antialias`` with a profile; or a folder that
+            ``palate train`` or ``palate convert`` wrote, or any CLIP that transformers saved.
+        weights: the official checkpoint: a path, or a Hub id that you name (``org/name@revision/file``).
+        profile: which of the published code paths is matched; the official evaluation code by default.
+        tokenizer: a vocabulary file or a folder; looked for beside the weights if not given.
+        architecture: a JSON file with what the weights do not tell; looked for beside the weights if not given.
+        clip: for ``aesthetic``, the CLIP whose features the head was trained on.
+        condition: for ``mps``, a dimension (overall, aesthetics, detail, alignment) or words of your own.
+        mask_threshold: for ``mps``, what a prompt token's relevance must exceed.
+        device: where it runs.
+
+    Raises:
+        CheckpointError: an unknown name, or weights that are missing, damaged, or those of another model.
     """
-    source = Source(weights, tokenizer, architecture, device)
-    if spec in SCORERS:
-        return SCORERS[spec](source)
-    path = Path(spec)
+    name, _, after = scorer.partition("@")
+    if name in SCORERS:
+        source = Source(
+            weights=None if weights is None else locate(weights),
+            tokenizer=_path(tokenizer),
+            architecture=_path(architecture),
+            clip=None if clip is None else locate(clip),
+            condition=condition,
+            mask_threshold=mask_threshold,
+            device=device,
+        )
+        return _by_name(name, profile or after or None, source)
+    path = Path(scorer)
     if path.is_dir():
         if weights is not None:
             raise CheckpointError(
-                f"{spec}: a folder brings its own weights, but {weights} was given too"
+                f"{scorer}: a folder brings its own weights, but {weights} was given too"
             )
-        return _folder(path, source)
+        source = Source(
+            weights=Located(path, path.resolve().name, None),
+            tokenizer=_path(tokenizer),
+            clip=None if clip is None else locate(clip),
+            condition=condition,
+            mask_threshold=mask_threshold,
+            device=device,
+        )
+        return _from_folder(path, source, profile)
     if path.is_file():
         raise CheckpointError(
-            f"{spec}: a file does not say which scorer it is; expected a scorer's name with this file "
+            f"{scorer}: a file does not say which scorer it is; expected a scorer's name with this file "
             "as its weights, for example hps-v1"
         )
-    near = difflib.get_close_matches(spec, SCORERS, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
     raise CheckpointError(
-        f"no scorer or folder called '{spec}', expected one of {', '.join(SCORERS)} or a folder{hint}"
+        f"no scorer or folder called '{scorer}', expected one of {', '.join(SCORERS)} or a folder"
+        + _hint(name, SCORERS)
     )
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _hint(name: str, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def miniature_folder() -> Path:
@@ -67,41 +121,179 @@ def miniature_folder() -> Path:
     return Path(palate.__file__).parent / "miniature" / "weights" / "clip"
 
 
-def _miniature(source: Source) -> Scorer:
-    """The tiny CLIP of the simulated world, before it learnt from choices."""
-    clip = _load(source.weights or miniature_folder(), source)
-    return ClipScorer(clip, "miniature", unit="hps")
-
-
-def _hps_v1(source: Source) -> Scorer:
-    """HPS v1: 100 times the cosine of the fine-tuned CLIP ViT-L/14, as `evaluate_hps.py` prepares."""
-    if source.weights is None:
+def _by_name(name: str, profile: str | None, source: Source) -> Scorer:
+    """Load a scorer of the catalogue; a folder that says it is another one is refused."""
+    entry = SCORERS[name]
+    chosen = profile or next(iter(entry.profiles))
+    if chosen not in entry.profiles:
         raise CheckpointError(
-            "hps-v1 needs its weights, expected the path of hpc.pt or of a saved folder"
+            f"{name}: no profile '{chosen}', expected one of {', '.join(entry.profiles)}"
+            + _hint(chosen, entry.profiles)
         )
-    return ClipScorer(_load(source.weights, source), "hps-v1", unit="hps")
+    if source.weights is None:
+        if name != "miniature":
+            raise CheckpointError(f"{name} needs its weights, expected {entry.weights}")
+        source = replace(source, weights=Located(miniature_folder(), "in the package", None))
+    if name != "mps" and (source.condition or source.mask_threshold is not None):
+        raise CheckpointError(f"{name}: takes no condition or mask threshold, only mps does")
+    if name != "aesthetic" and source.clip is not None:
+        raise CheckpointError(f"{name}: takes no CLIP beside its weights, only aesthetic does")
+    _refuse_another(name, source.weights.path if source.weights else None)
+    how = entry.profiles[chosen]
+    about = {
+        "profile": chosen,
+        "matches": how.matches,
+        "weights": source.weights.source if source.weights else None,
+        "revision": source.weights.revision if source.weights else None,
+        "licence": entry.licence,
+    }
+    return entry.build(name, how, source, about)
 
 
-def _folder(path: Path, source: Source) -> Scorer:
-    """A saved folder, which says its own name, unit and dimension, or is a plain CLIP."""
-    clip = _load(path, source)
+def _refuse_another(name: str, path: Path | None) -> None:
+    said = None if path is None else saved_as(path)
+    if said is not None and said[0] != name:
+        raise CheckpointError(f"{path}: holds the scorer '{said[0]}', expected '{name}'")
+
+
+def saved_as(folder: Path) -> tuple[str, str | None] | None:
+    """Give scorer and profile of a converted folder, or None; a scorer trained on from there is another one."""
+    card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
+    name = str(card.get("scorer"))
+    return (name, card.get("profile")) if name in SCORERS and "trained" not in card else None
+
+
+def _from_folder(path: Path, source: Source, profile: str | None) -> Scorer:
+    """Load a saved folder, which says its own name, unit and dimension, or is a plain CLIP."""
+    if (said := saved_as(path)) is not None:
+        return _by_name(said[0], profile or said[1], source)
+    if profile is not None:
+        raise CheckpointError(f"{path}: no profile '{profile}', a plain CLIP folder has none")
+    clip = read_clip(source, AS_THE_FILES_SAY)
     unit = clip.about.get("unit", "cosine")
-    if unit not in {"cosine", "hps", "logit"}:
-        raise CheckpointError(f"{path}: unit is {unit!r}, expected 'cosine', 'hps' or 'logit'")
-    known: dict[str, Unit] = {"cosine": "cosine", "hps": "hps", "logit": "logit"}
+    if unit not in UNITS:
+        raise CheckpointError(f"{path}: unit is {unit!r}, expected one of {', '.join(UNITS)}")
     name = str(clip.about.get("name") or path.resolve().name)
     dimension = str(clip.about.get("dimension", "overall"))
-    return ClipScorer(clip, name, unit=known[unit], dimension=dimension)
+    about = {"weights": path.resolve().name}
+    return ClipScorer(clip, name, unit=str(unit), dimension=dimension, about=about)
 
 
-def _load(path: Path, source: Source) -> Clip:
-    """Load the CLIP of a scorer."""
-    return load_clip(
-        path, tokenizer=source.tokenizer, architecture=source.architecture, device=source.device
-    )
+_HPS_V2 = Reading(preparation=PROFILES["hps-v2"], activation="gelu", clean="openai", pad=0)
+_HPS_V2_OLD = replace(_HPS_V2, preparation=PROFILES["hps-v2-no-antialias"])
+_OPENAI = Reading(preparation=PROFILES["openai-clip"], clean="openai", pad=0)
+_TRANSFORMERS = Reading(preparation=PROFILES["transformers-clip"], clean="transformers", pad="end")
+_HPS_V2_PROFILES = {
+    "official": Profile(
+        "tgxs002/HPSv2 hpsv2/img_score.py with torchvision 0.17 or newer", _HPS_V2, size="ViT-H/14"
+    ),
+    "no-antialias": Profile("the same with torchvision before 0.17", _HPS_V2_OLD, size="ViT-H/14"),
+}
 
-
-SCORERS: dict[str, Callable[[Source], Scorer]] = {
-    "hps-v1": _hps_v1,
-    "miniature": _miniature,
+SCORERS: dict[str, Entry] = {
+    "hps-v1": Entry(
+        "the classifier of the HPS paper, a fine-tuned CLIP ViT-L/14",
+        "the path of hpc.pt or of a saved folder",
+        "no licence stated for the weights",
+        build_clip,
+        {
+            "official": Profile(
+                "tgxs002/align_sd evaluate_hps.py on openai/CLIP", _OPENAI, size="ViT-L/14"
+            ),
+            "gelu": Profile(
+                "tgxs002/align_sd process_diffusion_db.py, which labels with plain GELU",
+                replace(_OPENAI, activation="gelu"),
+                size="ViT-L/14",
+            ),
+        },
+    ),
+    "hps-v2": Entry(
+        "HPS v2, a fine-tuned CLIP ViT-H/14",
+        "the path of HPS_v2_compressed.pt or of a saved folder",
+        "Apache-2.0 (the code; nothing confirmed of the weights)",
+        build_clip,
+        _HPS_V2_PROFILES,
+    ),
+    "hps-v2.1": Entry(
+        "HPS v2.1, HPS v2 trained on other data; its scores do not compare with those of HPS v2",
+        "the path of HPS_v2.1_compressed.pt or of a saved folder",
+        "Apache-2.0 (the code; nothing confirmed of the weights)",
+        build_clip,
+        _HPS_V2_PROFILES,
+    ),
+    "pickscore": Entry(
+        "PickScore, a CLIP ViT-H/14 fine-tuned on Pick-a-Pic",
+        "a folder with transformers' CLIP files (PickScore_v1)",
+        "MIT by its authors' word, not confirmed",
+        build_clip,
+        {
+            "official": Profile(
+                "yuvalkirstain/PickScore README on transformers 4",
+                _TRANSFORMERS,
+                unit="logit",
+                size="ViT-H/14",
+            )
+        },
+    ),
+    "image-reward": Entry(
+        "ImageReward, a BLIP that reads the prompt while it looks at the image",
+        "the path of ImageReward.pt (med_config.json beside it) or of a saved folder",
+        "Apache-2.0 (the code; nothing confirmed of the weights)",
+        build_image_reward,
+        {"official": Profile("THUDM/ImageReward ImageReward.py", unit="reward")},
+    ),
+    "mps": Entry(
+        "MPS, a CLIP ViT-H/14 with cross-attention under a condition; one score per dimension",
+        "the path of MPS_overall_checkpoint.pth or of a saved folder",
+        "MIT for the code by its authors' word, not confirmed",
+        build_mps,
+        {
+            "official": Profile(
+                "Kwai-Kolors/MPS eval_overall_mps_on_*.py, mask threshold 0.3", unit="logit"
+            ),
+            "forward": Profile(
+                "Kwai-Kolors/MPS forward and README, mask threshold 0.01",
+                unit="logit",
+                mask_threshold=0.01,
+            ),
+        },
+    ),
+    "clip-score": Entry(
+        "the cosine of any CLIP, raw or in the two published scalings",
+        "the path of an OpenAI or open_clip file, or a folder with transformers' CLIP files",
+        "that of the CLIP (OpenAI's: MIT)",
+        build_clip,
+        {
+            "cosine": Profile("the cosine itself, prepared as the files say", unit="cosine"),
+            "hessel": Profile(
+                "jmhessel/clipscore clipscore.py: 2.5 × max(cosine, 0) of 'A photo depicts …'",
+                _OPENAI,
+                unit="clipscore",
+                prefix="A photo depicts ",
+            ),
+            "torchmetrics": Profile(
+                "torchmetrics CLIPScore: 100 × max(cosine, 0)", _TRANSFORMERS, unit="clipscore-100"
+            ),
+        },
+    ),
+    "aesthetic": Entry(
+        "a rating of the image alone: LAION v1, LAION v2 (sac+logos+ava1) or Simulacra, told by the file",
+        "the path of a head's file, with the CLIP that it was trained on",
+        "LAION v1: MIT, LAION v2: Apache-2.0, Simulacra: MIT",
+        build_aesthetic,
+        {
+            "official": Profile(
+                "christophschuhmann/improved-aesthetic-predictor, LAION-AI/aesthetic-predictor, "
+                "crowsonkb/simulacra-aesthetic-models",
+                unit="rating",
+            )
+        },
+    ),
+    "miniature": Entry(
+        "the tiny CLIP of the simulated world, before it learnt from choices",
+        "nothing: they are in the package",
+        "Apache-2.0",
+        build_clip,
+        {"official": Profile("the simulated world's own CLIP")},
+    ),
 }

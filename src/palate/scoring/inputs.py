@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from palate.data.images import hash_image
 from palate.data.records import Image
@@ -23,6 +24,7 @@ from palate.data.tables import load_dataset, read_table, to_table
 from palate.errors import DataError
 
 _PROMPT_FILES = ("prompts.csv", "prompts.jsonl", "prompts.txt")
+_MANIFESTS = frozenset({".csv", ".jsonl", ".parquet"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +36,110 @@ class Gathered:
 
 
 def gather_images(
-    paths: Sequence[Path], *, prompt: str | None = None, prompts: Path | None = None
+    paths: Sequence[Path],
+    *,
+    prompt: str | None = None,
+    prompts: Path | None = None,
+    need_prompts: bool = True,
 ) -> Gathered:
     """Find the images at some paths and their prompts.
 
-    A path is an image file, a folder of images, a table ``images.parquet``, or a data set folder
-    with such a table; a table or data set stands alone. Its prompts hold unless ``prompt`` or
-    ``prompts`` is given. Other images take ``prompt``, or their line in the file ``prompts`` (CSV or
-    JSON Lines with ``image`` and ``prompt``, or text with ``image<TAB>prompt``), or that of such a
-    file called prompts.* in the folder, or a text file of the same name beside them.
+    A path is an image file, a folder of images, a manifest (CSV, JSON Lines or Parquet with the
+    columns ``image`` and ``prompt``; images lie relative to it), a table ``images.parquet``, or a data
+    set folder with such a table; a manifest, table or data set stands alone. Its prompts hold unless
+    ``prompt`` or ``prompts`` is given. Other images take ``prompt``, or their line in the file
+    ``prompts`` (CSV or JSON Lines with ``image`` and ``prompt``, or text with ``image<TAB>prompt``), or
+    that of such a file called prompts.* in the folder, or a text file of the same name beside them;
+    without any of these the prompt is empty if ``need_prompts`` is false.
 
     Raises DataError where a path or a prompt is missing.
     """
     if prompt is not None and prompts is not None:
         raise DataError("prompts come from one text or from a file; give --prompt or --prompts")
     given = read_prompts(prompts) if prompts is not None else None
-    tables = [
-        path for path in paths if path.suffix == ".parquet" or (path / "images.parquet").is_file()
-    ]
-    if tables and len(paths) > 1:
-        raise DataError(f"{tables[0]}: a table of images is scored alone, found {len(paths)} paths")
-    if tables:
-        return _from_table(tables[0], prompt, given, prompts)
+    if prompt is None and given is None and not need_prompts and not any(map(_is_table, paths)):
+        prompt = ""
+    alone = [path for path in paths if _is_table(path) or path.suffix.lower() in _MANIFESTS]
+    if alone and len(paths) > 1:
+        raise DataError(f"{alone[0]}: a table of images is scored alone, found {len(paths)} paths")
+    if alone and not _is_table(alone[0]):
+        return read_manifest(alone[0], prompt, given, need_prompts=need_prompts)
+    if alone:
+        return _from_table(alone[0], prompt, given, prompts)
     rows = [row for path in paths for row in _from_path(path, prompt, given, prompts)]
     if not rows:
         raise DataError("no image was given")
     return Gathered(to_table(_once(rows), "images"), Path())
+
+
+def _is_table(path: Path) -> bool:
+    """Tell a table of images, or the folder of one, from images and from a manifest."""
+    if path.suffix == ".parquet" and path.is_file():
+        try:
+            return "sha256" in pq.read_schema(path).names
+        except (pa.ArrowInvalid, OSError):
+            return True  # the table's reader says what is wrong with it
+    return path.suffix == ".parquet" or (path / "images.parquet").is_file()
+
+
+def read_manifest(
+    path: Path,
+    prompt: str | None = None,
+    given: Mapping[str, str] | None = None,
+    *,
+    need_prompts: bool = True,
+) -> Gathered:
+    """Read a list of images with their prompts; each line is one pair to be scored.
+
+    The columns are ``image`` (or ``path``, ``file_name``) and ``prompt`` (or ``caption``). An image that is
+    named again, with another prompt, gets the key ``name#2``. Raises DataError for a pair that is there twice.
+    """
+    pairs: dict[tuple[str, str], None] = {}
+    keys: dict[str, int] = {}
+    rows = []
+    for line, facts in _manifest_rows(path):
+        where = f"{path}, line {line}"
+        name = _cell(facts, ("image", "path", "file_name"), where)
+        if prompt is None and given is None:
+            wanted = ("prompt", "caption")
+            known = need_prompts or any(column in facts for column in wanted)
+            text = _cell(facts, wanted, where) if known else ""
+        else:
+            text = _prompt_of([name, Path(name).name], prompt, given, str(path))
+        if (name, text) in pairs:
+            raise DataError(f"{where}: image '{name}' stands there twice with the same prompt")
+        pairs[name, text] = None
+        keys[name] = keys.get(name, 0) + 1
+        again = f"#{keys[name]}" if keys[name] > 1 else ""
+        file = path.parent / name
+        sha = hash_image(file) if file.is_file() else None
+        place = file.resolve().as_posix()
+        rows.append(Image(image=name + again, prompt=text, path=place, sha256=sha))
+    if not rows:
+        raise DataError(f"{path}: holds no image")
+    return Gathered(to_table(rows, "images"), path.parent)
+
+
+def _manifest_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Give line number and cells by name."""
+    if path.suffix.lower() == ".csv":
+        return csv_rows(path)
+    if path.suffix.lower() == ".jsonl":
+        return json_lines(path)
+    try:
+        return iter(enumerate(pq.read_table(path).to_pylist(), start=1))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def _cell(facts: Mapping[str, Any], names: Sequence[str], where: str) -> str:
+    found = next((name for name in names if name in facts), None)
+    if found is None:
+        raise DataError(f"{where}: has no column '{names[0]}'; there are {', '.join(facts)}")
+    value = facts[found]
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {found} is {value!r}, expected a text")
+    return value
 
 
 def hash_table(table: Any) -> str:

@@ -53,7 +53,7 @@ class _Trial:
         return self.score(order).values
 
     def score(self, order: Sequence[int]) -> Scored:
-        return self.scorer.score(self.copies(order), [self.prompts[i] for i in order])
+        return self.scorer.judge(self.copies(order), [self.prompts[i] for i in order])
 
     def copies(self, order: Sequence[int]) -> list[Image.Image]:
         """Copy images, so that a scorer that draws on them is caught for that and nothing else."""
@@ -121,7 +121,7 @@ def _allowed(
         return 1e-5 * _SCALES[scorer.unit]
     try:
         copies = [image.copy() for image in images]
-        values = np.abs(scorer.score(copies, list(prompts)).values)
+        values = np.abs(scorer.judge(copies, list(prompts)).values)
     except Exception:  # noqa: BLE001 - found again, and reported, by the tests
         return 1e-5
     return 1e-5 * float(np.nanmax(values, initial=1e-3))
@@ -144,11 +144,13 @@ def _card(trial: _Trial) -> Iterator[str]:
 def _finite(trial: _Trial) -> Iterator[str]:
     scored = trial.score(trial.everything())
     wanted = (len(trial.images),)
-    if scored.values.shape != wanted or scored.values.dtype != np.float64:
-        yield (
-            f"scores are {scored.values.dtype} of shape {scored.values.shape}, "
-            f"expected float64 of shape {wanted}"
-        )
+    plain = trial.scorer.score(trial.copies(trial.everything()), trial.prompts)
+    for name, values, kind in (("judge", scored.values, "float64"), ("score", plain, "float32")):
+        if values.shape != wanted or values.dtype != kind:
+            yield (
+                f"{name} gave {values.dtype} of shape {values.shape}, "
+                f"expected {kind} of shape {wanted}"
+            )
     for place in np.flatnonzero(~np.isfinite(scored.values))[:3]:
         size, prompt = trial.images[place].size, trial.prompts[place][:40]
         yield f"{scored.values[place]} for an image of {size[0]}×{size[1]} and the prompt {prompt!r}"
@@ -158,7 +160,7 @@ def _twice(trial: _Trial) -> Iterator[str]:
     order = trial.everything()
     first = trial.values(order)
     yield from _differ(trial, first, trial.values(order), "the second time")
-    trial.scorer.score(trial.copies([0]), ["something else entirely"])
+    trial.scorer.judge(trial.copies([0]), ["something else entirely"])
     yield from _differ(trial, first, trial.values(order), "after other work")
 
 
@@ -183,15 +185,15 @@ def _order(trial: _Trial) -> Iterator[str]:
 
 
 def _empty(trial: _Trial) -> Iterator[str]:
-    scored = trial.scorer.score([], [])
-    for name in ("values", "tokens_given", "tokens_kept"):
+    scored = trial.scorer.judge([], [])
+    for name in ("values", "tokens_given", "tokens_kept", "area_kept"):
         if getattr(scored, name).shape != (0,):
             yield f"{name} has shape {getattr(scored, name).shape} for no images, expected (0,)"
 
 
 def _inputs(trial: _Trial) -> Iterator[str]:
     images, prompts = trial.copies(trial.everything()), list(trial.prompts)
-    trial.scorer.score(images, prompts)
+    trial.scorer.judge(images, prompts)
     if prompts != trial.prompts:
         yield "the list of prompts was changed"
     pairs = zip(images, trial.images, strict=False)
@@ -201,7 +203,7 @@ def _inputs(trial: _Trial) -> Iterator[str]:
 
 def _images(trial: _Trial) -> Iterator[str]:
     prompts = [trial.prompts[0]] * len(trial.images)
-    values = trial.scorer.score(trial.copies(trial.everything()), prompts).values
+    values = trial.scorer.judge(trial.copies(trial.everything()), prompts).values
     if len(values) > 1 and float(np.ptp(values)) <= trial.allowed:
         yield f"{len(values)} different images all score {values[0]:.6g}"
 
@@ -214,6 +216,10 @@ def _words(trial: _Trial) -> Iterator[str]:
             return
     if (scored.tokens_kept > scored.tokens_given).any():
         yield "more tokens kept than given"
+    if scored.area_kept.shape != scored.values.shape:
+        yield f"area_kept has shape {scored.area_kept.shape}, expected one per image"
+    elif not ((scored.area_kept >= 0) & (scored.area_kept <= 1)).all():
+        yield "an area kept that is no share"
 
 
 def _gradient(trial: _Trial) -> Iterator[str]:
@@ -227,7 +233,8 @@ def _gradient(trial: _Trial) -> Iterator[str]:
     values.sum().backward()
     if pixels.grad is None or not bool(torch.isfinite(pixels.grad).all()):
         yield "no finite gradient reaches the pixels"
-    elif bool((pixels.grad.abs().amax((1, 2, 3)) == 0).any()):
+    # a score that is cut off at zero has no slope there
+    elif bool(((pixels.grad.abs().amax((1, 2, 3)) == 0) & (values.detach() != 0)).any()):
         yield "the gradient of an image is zero"
     with torch.no_grad():
         alone = torch.cat(
@@ -244,8 +251,8 @@ def _direction(
     if not better:
         return
     prompts = [prompt for _, _, prompt in better]
-    good = trial.scorer.score([image for image, _, _ in better], prompts).values
-    bad = trial.scorer.score([image for _, image, _ in better], prompts).values
+    good = trial.scorer.judge([image for image, _, _ in better], prompts).values
+    bad = trial.scorer.judge([image for _, image, _ in better], prompts).values
     right = int((good > bad).sum())
     if 2 * right <= len(better):
         yield f"the better image scores higher in {right} of {len(better)} pairs only; is lower better?"

@@ -19,14 +19,15 @@ from palate.errors import DataError, ImageError, RunError, SettingsError
 from palate.models.pixels import open_picture
 from palate.runs import start_run, track
 from palate.scoring.inputs import Gathered, hash_table
-from palate.scoring.scorer import Scorer
+from palate.scoring.output import read_scores, write_scores
+from palate.scoring.scorer import NetworkScorer, Scored, Scorer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreSettings:
     """How images are read and scored; none of it changes a score beyond rounding but ``exif``.
 
-    ``batch`` images go to the scorer at once. After each ``shard`` of rows, made of whole prompts,
+    ``batch`` images go to the scorers at once. After each ``shard`` of rows, made of whole prompts,
     the scores are on disk and need not be computed again. ``workers`` threads open files. ``exif``
     turns an image as its EXIF orientation says, which the official codes do not.
     """
@@ -45,7 +46,7 @@ class ScoreSettings:
 
 def score_images(
     gathered: Gathered,
-    scorer: Scorer,
+    scorers: Scorer | Sequence[Scorer],
     out: Path,
     settings: ScoreSettings = ScoreSettings(),
     *,
@@ -54,29 +55,33 @@ def score_images(
 ) -> dict[str, Any]:
     """Score images as a run that can be interrupted and resumed; give what was found.
 
-    ``out`` is a folder, which will hold ``scores.parquet``, or the ``.parquet`` file itself, whose
-    run record is then kept in a folder of the same name ending in ``.run``. Images that could not
-    be scored are rows with an error. Raises DataError for them after the table is written, unless
-    ``allow_errors``; then the same command tries these images again.
+    ``out`` is a folder, which will hold ``scores.parquet``, or a file ending in .parquet, .csv or
+    .jsonl, whose run record is then kept in a folder beside it: ``scores.run``, ``scores.csv.run``. Images
+    that could not be scored are rows with an error. Raises DataError for them after the table is
+    written, unless ``allow_errors``; then the same command tries these images again.
     """
-    as_file = out.suffix == ".parquet"
-    folder, path = (out.with_suffix(".run"), out) if as_file else (out, out / "scores.parquet")
+    judges = _several(scorers)
+    as_file = out.suffix in {".parquet", ".csv", ".jsonl"}
+    beside = out.stem if out.suffix == ".parquet" else out.name
+    folder, path = (
+        (out.with_name(f"{beside}.run"), out) if as_file else (out, out / "scores.parquet")
+    )
     if as_file and path.exists() and not folder.exists() and not overwrite:
         raise RunError(f"{path}: exists already; choose another --out, or --overwrite")
     inputs = {
         "images": hash_table(gathered.images),
-        "scorer": f"{scorer.name} {scorer.fingerprint}",
+        "scorers": "; ".join(f"{scorer.name} {scorer.fingerprint}" for scorer in judges),
     }
     with start_run("score", folder, {"exif": settings.exif}, inputs, overwrite=overwrite) as run:
         if not run.finished:
             shards = folder / "shards"
-            scores = score_table(gathered.images, gathered.folder, scorer, settings, shards)
-            write_table(scores, path)
+            scores = score_table(gathered.images, gathered.folder, judges, settings, shards)
+            write_scores(scores, path)
             accept_errors(scores, path, allow_errors=allow_errors)
-            run.finish(_result(scores, scorer, path), files=[path.resolve()])
+            run.finish(_result(scores, judges, path), files=[path.resolve()])
             shutil.rmtree(shards, ignore_errors=True)
         elif run.result["errors"]:
-            accept_errors(read_table(path, "scores"), path, allow_errors=allow_errors)
+            accept_errors(read_scores(path), path, allow_errors=allow_errors)
         return run.result
 
 
@@ -86,22 +91,20 @@ def accept_errors(scores: Any, path: Path | None, *, allow_errors: bool) -> None
     if len(errors) and not allow_errors:
         where = f"all are in {path}; " if path else ""
         raise DataError(
-            f"{len(errors)} of {len(scores)} images could not be scored, the first because "
+            f"{len(errors)} of {len(scores)} scores could not be had, the first because "
             f"{errors['error'][0].as_py()} ({where}--allow-errors accepts them)"
         )
 
 
-def _result(scores: Any, scorer: Scorer, path: Path) -> dict[str, Any]:
+def _result(scores: Any, scorers: Sequence[Scorer], path: Path) -> dict[str, Any]:
     """Sum a run up."""
     return {
         "scores": str(path),
-        "scorer": scorer.name,
-        "dimension": scorer.dimension,
-        "unit": scorer.unit,
-        "fingerprint": scorer.fingerprint,
-        "images": len(scores),
+        "scorers": [scorer.card() for scorer in scorers],
+        "images": len(scores) // len(scorers),
         "errors": len(error_rows(scores)),
         "cut_prompts": len(cut_rows(scores)),
+        "cropped_images": len(scores.filter(pc.less(scores["area_kept"], 1.0))),
     }
 
 
@@ -117,33 +120,46 @@ class _Row:
 def score_table(
     images: Any,
     folder: Path,
-    scorer: Scorer,
+    scorers: Scorer | Sequence[Scorer],
     settings: ScoreSettings = ScoreSettings(),
     shards: Path | None = None,
 ) -> Any:
     """Score a table of images; give the table of scores, one row per image in the same order.
 
+    Several scorers share the opening of each image and, where they have the same tower and
+    preparation, its features; their rows follow one after the other, all images of one scorer first.
     ``folder`` is where the paths of the table start. An image that cannot be read, and a score that
     is not finite, becomes a row with an error and without a value; nothing is left out. Given
     ``shards``, a folder, finished parts are kept there and found again; it is the caller's to
     remove. The features of a prompt are computed once, whatever its number of images.
     """
+    judges = _several(scorers)
     rows = [_Row(**row) for row in images.select(["image", "prompt", "path"]).to_pylist()]
     cuts = _cuts(rows, settings.shard)
-    tables = []
-    for number, places in track(list(enumerate(cuts)), f"scoring with {scorer.name}"):
-        kept = shards / f"{number:06d}.parquet" if shards else None
+    tables: list[list[Any]] = [[] for _ in judges]
+    for number, places in track(list(enumerate(cuts)), f"scoring with {_names(judges)}"):
         here = [rows[place] for place in places]
-        table = _kept(kept, here, scorer) if kept else None
-        if table is None:
-            table = _score_rows(here, folder, scorer, settings)
-            if kept:
-                write_table(table, kept)
-        tables.append(table)
-    if not tables:
+        for column, table in zip(
+            tables, _shard(number, here, folder, judges, settings, shards), strict=True
+        ):
+            column.append(table)
+    if not cuts:
         return SCORES.empty_table()
-    back = np.argsort(np.concatenate([np.asarray(places) for places in cuts]), kind="stable")
-    return pa.concat_tables(tables).take(pa.array(back))
+    back = pa.array(np.argsort(np.concatenate([np.asarray(cut) for cut in cuts]), kind="stable"))
+    return pa.concat_tables([pa.concat_tables(column).take(back) for column in tables])
+
+
+def _several(scorers: Scorer | Sequence[Scorer]) -> list[Scorer]:
+    """Give the scorers as a list; one that is there twice would give every row twice."""
+    judges = [scorers] if isinstance(scorers, Scorer) else list(scorers)
+    seen = {(scorer.name, scorer.dimension, scorer.fingerprint) for scorer in judges}
+    if not judges or len(seen) < len(judges):
+        raise DataError("the same scorer was given twice" if judges else "no scorer was given")
+    return judges
+
+
+def _names(judges: Sequence[Scorer]) -> str:
+    return ", ".join(dict.fromkeys(scorer.name for scorer in judges))
 
 
 def error_rows(scores: Any) -> Any:
@@ -173,6 +189,31 @@ def _cuts(rows: Sequence[_Row], size: int) -> list[list[int]]:
     return [cut for cut in cuts if cut]
 
 
+def _shard(
+    number: int,
+    rows: Sequence[_Row],
+    folder: Path,
+    judges: Sequence[Scorer],
+    settings: ScoreSettings,
+    shards: Path | None,
+) -> list[Any]:
+    """Give one table per scorer for a part of the rows; those that were finished before are found again."""
+    files = [
+        shards / f"{number:06d}-{place}.parquet" if shards else None for place in range(len(judges))
+    ]
+    found = [
+        _kept(file, rows, scorer) if file else None
+        for file, scorer in zip(files, judges, strict=True)
+    ]
+    missing = [place for place, table in enumerate(found) if table is None]
+    fresh = _score_rows(rows, folder, [judges[place] for place in missing], settings)
+    for place, table in zip(missing, fresh, strict=True):
+        found[place] = table
+        if (file := files[place]) is not None:
+            write_table(table, file)
+    return found
+
+
 def _kept(path: Path, rows: Sequence[_Row], scorer: Scorer) -> Any | None:
     """Read a part that was scored before, if it is this part and this scorer's.
 
@@ -193,14 +234,21 @@ def _kept(path: Path, rows: Sequence[_Row], scorer: Scorer) -> Any | None:
     return table if same else None
 
 
-def _score_rows(rows: Sequence[_Row], folder: Path, scorer: Scorer, settings: ScoreSettings) -> Any:
-    """Score some rows, batch after batch."""
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("value", "tokens_given", "tokens_kept", "error")
-    }
+def _score_rows(
+    rows: Sequence[_Row], folder: Path, judges: Sequence[Scorer], settings: ScoreSettings
+) -> list[Any]:
+    """Score some rows with every scorer, batch after batch; one table per scorer."""
+    if not judges:
+        return []
+    parts: list[list[dict[str, list[Any]]]] = [[] for _ in judges]
     for images, batch in _batches(rows, folder, settings):
-        for name, part in _score_batch(images, batch, scorer).items():
-            columns[name].extend(part)
+        for column, part in zip(parts, _score_batch(images, batch, judges), strict=True):
+            column.append(part)
+    return [_table(rows, scorer, column) for scorer, column in zip(judges, parts, strict=True)]
+
+
+def _table(rows: Sequence[_Row], scorer: Scorer, parts: Sequence[dict[str, list[Any]]]) -> Any:
+    columns = {name: [value for part in parts for value in part[name]] for name in parts[0]}
     shared = {
         "scorer": scorer.name,
         "dimension": scorer.dimension,
@@ -236,22 +284,48 @@ def _batches(
 
 
 def _score_batch(
-    images: Sequence[PIL.Image.Image | str], rows: Sequence[_Row], scorer: Scorer
-) -> dict[str, list[Any]]:
-    """Score the images of a batch that could be opened."""
+    images: Sequence[PIL.Image.Image | str], rows: Sequence[_Row], judges: Sequence[Scorer]
+) -> list[dict[str, list[Any]]]:
+    """Score the images of a batch that could be opened; the columns of each scorer."""
     good = [place for place, image in enumerate(images) if not isinstance(image, str)]
     pictures = [image for image in images if not isinstance(image, str)]
-    scored = scorer.score(pictures, [rows[place].prompt for place in good])
-    values: list[float | None] = [None] * len(rows)
-    given: list[int | None] = [None] * len(rows)
-    kept: list[int | None] = [None] * len(rows)
+    prompts = [rows[place].prompt for place in good]
     errors = [image if isinstance(image, str) else None for image in images]
-    for place, value, many, read in zip(
-        good, scored.values, scored.tokens_given, scored.tokens_kept, strict=True
-    ):
-        given[place], kept[place] = int(many), int(read)
+    return [_columns(scored, good, errors) for scored in judge_together(judges, pictures, prompts)]
+
+
+def judge_together(
+    judges: Sequence[Scorer], images: Sequence[PIL.Image.Image], prompts: Sequence[str]
+) -> list[Scored]:
+    """Score images with several scorers; a tower that some of them share looks at each image once."""
+    seen: dict[str, Any] = {}
+    scored = []
+    for scorer in judges:
+        if not isinstance(scorer, NetworkScorer) or not images:
+            scored.append(scorer.judge(images, prompts))
+            continue
+        # the key hashes the tower's weights, which takes a while: one scorer needs none
+        key = scorer.eye.key if len(judges) > 1 else ""
+        if key not in seen:
+            seen[key] = scorer.eye.see(images)
+        scored.append(scorer.judge_seen(seen[key], images, prompts))
+    return scored
+
+
+def _columns(
+    scored: Scored, good: Sequence[int], unreadable: Sequence[str | None]
+) -> dict[str, list[Any]]:
+    """Put the scores of the images that could be opened among those that could not."""
+    errors = list(unreadable)
+    names = ("value", "tokens_given", "tokens_kept", "area_kept")
+    columns: dict[str, list[Any]] = {name: [None] * len(errors) for name in names}
+    for row, place in enumerate(good):
+        columns["tokens_given"][place] = int(scored.tokens_given[row])
+        columns["tokens_kept"][place] = int(scored.tokens_kept[row])
+        columns["area_kept"][place] = float(scored.area_kept[row])
+        value = float(scored.values[row])
         if np.isfinite(value):
-            values[place] = float(value)
+            columns["value"][place] = value
         else:
             errors[place] = f"the score is {value}, which is not finite"
-    return {"value": values, "tokens_given": given, "tokens_kept": kept, "error": errors}
+    return columns | {"error": errors}

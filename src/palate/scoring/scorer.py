@@ -1,13 +1,13 @@
-"""The promise of a scorer, and the scorer of a CLIP."""
+"""The promise of a scorer, and the part that all scorers with a network share."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -16,36 +16,38 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from palate.errors import DataError
-from palate.models.clip import Clip
-from palate.models.pixels import prepare, prepare_tensor
+from palate.models.pixels import Preparation, area_kept, prepare, prepare_tensor
+from palate.scoring.card import Card, make_card
+from palate.scoring.given import as_pictures, paired, split_kinds
 
-Unit = Literal["cosine", "hps", "logit"]
-_REMEMBERED = 16_384
+_REMEMBERED_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """The scores of some images, in their order, and how much of each prompt was read.
+    """The scores of some images, in their order, and how much of prompt and image was read.
 
-    ``values`` are float64 in the scorer's unit, higher is better. ``tokens_given`` and
-    ``tokens_kept`` count the tokens of the prompt and those that the scorer saw; they differ where
-    a prompt was cut.
+    ``values`` are float64 in the scorer's unit, higher is better. ``tokens_given`` and ``tokens_kept`` count the
+    tokens of the prompt and those that the scorer saw; they differ where a prompt was cut, and are 0 for a scorer that
+    reads no prompt. ``area_kept`` is the share of the image's area that was not cropped away, from 0 to 1.
     """
 
     values: NDArray[np.float64]
     tokens_given: NDArray[np.int32]
     tokens_kept: NDArray[np.int32]
+    area_kept: NDArray[np.float64]
 
 
 class Scorer(ABC):
     """Judges how much people would like an image for a prompt; higher is better.
 
-    Every scorer promises, and :func:`palate.scoring.promises.check_scorer` tests: its scores are
-    finite; they are the same alone and in any batch; they follow their image under reordering; they
-    are the same twice; nothing in gives nothing out; the inputs stay as they are; and gradients
-    reach the pixels of :meth:`forward`.
+    Every scorer promises, and :func:`palate.scoring.promises.check_scorer` tests: its scores are finite; they are the
+    same alone and in any batch; they follow their image under reordering; they are the same twice; nothing in gives
+    nothing out; the inputs stay as they are; and gradients reach the pixels of :meth:`forward`.
     """
+
+    reads_prompts: bool = True
+    """False for a scorer that looks at the image alone."""
 
     @property
     @abstractmethod
@@ -60,7 +62,7 @@ class Scorer(ABC):
     @property
     @abstractmethod
     def unit(self) -> str:
-        """Unit of the scores: ``cosine``, ``hps`` (100 times the cosine) or ``logit``."""
+        """Unit of the scores; :mod:`palate.scoring.units` lists those of Palate."""
 
     @property
     @abstractmethod
@@ -68,11 +70,11 @@ class Scorer(ABC):
         """Hash of all that decides a score: weights, tokens, preparation, unit."""
 
     @abstractmethod
-    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Scored:
-        """Score each image for the prompt at the same place.
+    def judge(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Scored:
+        """Score each image for the prompt at the same place, and say how much of both was read.
 
-        Images have any size and mode. A single text instead of a sequence is the prompt of every
-        image. Raises DataError if there are not as many prompts as images.
+        Images have any size and mode. A single text instead of a sequence is the prompt of every image. Raises
+        DataError if there are not as many prompts as images.
         """
 
     @abstractmethod
@@ -81,32 +83,127 @@ class Scorer(ABC):
     ) -> Float[Tensor, " images"]:
         """Score pixels in [0, 1], with gradients to the pixels."""
 
+    def facts(self) -> Mapping[str, Any]:
+        """Give what the card says beside name, dimension, unit and fingerprint."""
+        return {}
 
-@final
-class ClipScorer(Scorer):
-    """Scores by the cosine between a CLIP's image and text features, times the unit's scale.
+    @final
+    def card(self) -> Card:
+        """Say in plain values which function this is: unit and direction, weights, profile, preparation."""
+        return make_card(self.name, self.dimension, self.unit, self.fingerprint, self.facts())
 
-    ``cosine`` is the cosine; ``hps`` is 100 times it, as the HPS paper defines its score; ``logit``
-    is the cosine times exp(logit scale) of the weights. The features of the prompts seen last are
-    remembered; ``batch`` is how many images go through the tower at once.
+    @final
+    def score(self, images: Any, prompts: Any = "") -> NDArray[np.float32]:
+        """Score images for their prompts: float32, one number per image, higher is better.
+
+        Args:
+            images: one or several paths, Pillow images, or tensors: 8-bit, or floats in [0, 1], each 3 × height ×
+                width, or a batch of them. Files, Pillow images and 8-bit pixels are prepared as officially; floats as
+                :meth:`forward` does.
+            prompts: one text for all images, or one for each.
+
+        Raises:
+            DataError: anything else, or another number of prompts than of images.
+            ImageError: a file that cannot be opened.
+        """
+        pictures = as_pictures(images)
+        texts = paired(len(pictures), prompts)
+        values = np.empty(len(pictures), dtype=np.float32)
+        plain, tensors = split_kinds(pictures)
+        judged = self.judge([pictures[i] for i in plain], [texts[i] for i in plain])  # type: ignore[misc]
+        values[plain] = judged.values
+        with torch.no_grad():
+            for i in tensors:
+                one: Tensor = pictures[i]  # type: ignore[assignment]
+                values[i] = float(self.forward(one.float()[None], [texts[i]]))
+        return values
+
+
+class Eye:
+    """How a scorer looks at images: their preparation and the image tower.
+
+    Two eyes with the same ``key`` give the same features of the same image, so scorers can share them.
     """
 
     def __init__(
         self,
-        clip: Clip,
-        name: str,
-        *,
-        unit: Unit = "hps",
-        dimension: str = "overall",
-        batch: int = 32,
+        look: Callable[[Tensor], Tensor],
+        preparation: Preparation,
+        device: torch.device,
+        identify: Callable[[], str],
     ) -> None:
-        """Take a loaded CLIP; it is put in evaluation mode."""
-        clip.model.eval()
-        self.clip, self.batch = clip, batch
+        """Take the tower as a function of prepared pixels; ``identify`` hashes it when that is asked for."""
+        self.look, self.preparation, self.device = look, preparation, device
+        self._identify = identify
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the tower and its preparation."""
+        return self._identify()
+
+    def see(self, images: Sequence[Image.Image]) -> Tensor:
+        """Give the features of pictures."""
+        with torch.inference_mode():
+            return self.look(prepare(images, self.preparation).to(self.device))
+
+    def see_tensor(self, pixels: Float[Tensor, "images 3 height width"]) -> Tensor:
+        """Give the features of pixels in [0, 1], with gradients."""
+        return self.look(prepare_tensor(pixels.to(self.device), self.preparation))
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Prompts as a network reads them: any number of tensors, one row per prompt, and the token counts."""
+
+    states: tuple[Tensor, ...]
+    given: NDArray[np.int32]
+    kept: NDArray[np.int32]
+
+
+@dataclass(slots=True)
+class _Memory:
+    """The prompts seen last, with what the network made of them, up to a number of bytes."""
+
+    rows: OrderedDict[str, tuple[tuple[Tensor, ...], int, int]] = field(default_factory=OrderedDict)
+    size: int = 0
+
+    def add(self, prompt: str, states: tuple[Tensor, ...], given: int, kept: int) -> None:
+        """Remember a prompt."""
+        self.rows[prompt] = (states, given, kept)
+        self.size += _bytes(states)
+
+    def forget(self) -> None:
+        """Drop the prompts that were not asked for longest."""
+        while self.size > _REMEMBERED_BYTES and len(self.rows) > 1:
+            _, (states, _, _) = self.rows.popitem(last=False)
+            self.size -= _bytes(states)
+
+
+def _bytes(states: tuple[Tensor, ...]) -> int:
+    return sum(state.numel() * state.element_size() for state in states)
+
+
+class NetworkScorer(Scorer):
+    """A scorer that looks at the image, reads the prompt, and compares the two.
+
+    A kind of network says how it reads prompts (:meth:`read`) and how it compares (:meth:`compare`). What was read is
+    remembered, so that a prompt costs once, whatever its number of images; ``batch`` images are looked at at a time.
+    """
+
+    batch: int = 32
+
+    def __init__(
+        self,
+        eye: Eye,
+        name: str,
+        unit: str,
+        dimension: str = "overall",
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take the eye and the names; ``about`` goes on the card."""
+        self.eye, self.about = eye, dict(about or {})
         self._name, self._unit, self._dimension = name, unit, dimension
-        logit = float(clip.model.logit_scale.detach().exp())
-        self.scale = {"cosine": 1.0, "hps": 100.0, "logit": logit}[unit]
-        self._texts: OrderedDict[str, tuple[Tensor, int, int]] = OrderedDict()
+        self._memory = _Memory()
 
     @property
     def name(self) -> str:
@@ -119,71 +216,96 @@ class ClipScorer(Scorer):
         return self._dimension
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> str:
         """Unit of the scores."""
         return self._unit
 
+    @abstractmethod
+    def identify(self) -> str:
+        """Hash weights, tokens, preparation and whatever else decides a score, but the unit."""
+
+    @abstractmethod
+    def read(self, prompts: Sequence[str]) -> Read:
+        """Read distinct prompts, without gradients."""
+
+    @abstractmethod
+    def compare(self, seen: Tensor, states: tuple[Tensor, ...]) -> Float[Tensor, " images"]:
+        """Give the scores of images from their features and those of their prompts, row by row."""
+
+    @final
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of weights, tokens, preparation and unit; the precision is float32."""
-        return f"{self.clip.fingerprint()}-{self._unit}-float32"
+        """Hash of all that decides a score; the precision is float32."""
+        return f"{self.identify()}-{self._unit}-float32"
 
-    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Scored:
+    @final
+    def facts(self) -> Mapping[str, Any]:
+        """Give what the card says of weights, profile and preparation."""
+        return {**self.about, "precision": "float32", "preparation": self.eye.preparation}
+
+    @final
+    def judge(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Scored:
         """Score each image for the prompt at the same place."""
-        prompts = _paired(len(images), prompts)
-        values = np.empty(len(images), dtype=np.float64)
-        given = np.empty(len(images), dtype=np.int32)
-        kept = np.empty(len(images), dtype=np.int32)
-        for start in range(0, len(images), self.batch):
-            here = slice(start, min(start + self.batch, len(images)))
-            texts, given[here], kept[here] = self._text_features(prompts[here])
-            with torch.inference_mode():
-                pixels = prepare(images[here], self.clip.preparation).to(self.clip.device)
-                cosines = (self.clip.image_features(pixels) * texts).sum(-1)
-            values[here] = self.scale * cosines.to("cpu", torch.float64).numpy()
-        return Scored(values, given, kept)
+        texts = paired(len(images), prompts)
+        cuts = [slice(start, start + self.batch) for start in range(0, len(images), self.batch)]
+        parts = [
+            self.judge_seen(self.eye.see(images[cut]), images[cut], texts[cut]) for cut in cuts
+        ]
+        return join_scored(parts)
 
+    @final
+    def judge_seen(
+        self, seen: Tensor, images: Sequence[Image.Image], prompts: Sequence[str]
+    ) -> Scored:
+        """Score images whose features are known already; of the images only the sizes are read."""
+        read = self._read(prompts)
+        with torch.inference_mode():
+            values = self.compare(seen, read.states).to("cpu", torch.float64).numpy()
+        how = self.eye.preparation
+        area = np.array([area_kept(image.height, image.width, how) for image in images])
+        return Scored(values, read.given, read.kept, area)
+
+    @final
     def forward(
         self, pixels: Float[Tensor, "images 3 height width"], prompts: Sequence[str]
     ) -> Float[Tensor, " images"]:
         """Score pixels in [0, 1], with gradients to the pixels (not to the text)."""
-        prompts = _paired(len(pixels), prompts)
+        texts = paired(len(pixels), prompts)
         if len(pixels) == 0:
             return pixels.sum((1, 2, 3))
-        texts, _, _ = self._text_features(prompts)
-        images = self.clip.image_features(prepare_tensor(pixels, self.clip.preparation))
-        return self.scale * (images * texts).sum(-1)
+        return self.compare(self.eye.see_tensor(pixels), self._read(texts).states)
 
-    def _text_features(
-        self, prompts: Sequence[str]
-    ) -> tuple[Float[Tensor, "prompts dim"], NDArray[np.int32], NDArray[np.int32]]:
-        """Give the features and token counts of prompts, computing each distinct one once."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
+    def _read(self, prompts: Sequence[str]) -> Read:
+        """Read prompts, each distinct one once."""
+        memory = self._memory
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in memory.rows]
         for start in range(0, len(new), self.batch):
             chunk = new[start : start + self.batch]
-            tokens = self.clip.tokenizer.batch(chunk)
             # Not inference mode: such tensors could not take part in the gradients of `forward`.
             with torch.no_grad():
-                features = self.clip.text_features(tokens.ids.to(self.clip.device))
+                read = self.read(chunk)
             for row, prompt in enumerate(chunk):
-                counts = int(tokens.given[row]), int(tokens.kept[row])
-                self._texts[prompt] = (features[row], *counts)
-        rows = [self._texts[prompt] for prompt in prompts]
+                states = tuple(state[row].clone() for state in read.states)
+                memory.add(prompt, states, int(read.given[row]), int(read.kept[row]))
+        rows = [memory.rows[prompt] for prompt in prompts]
         for prompt in prompts:
-            self._texts.move_to_end(prompt)
-        while len(self._texts) > _REMEMBERED:
-            self._texts.popitem(last=False)
-        given = np.array([row[1] for row in rows], dtype=np.int32)
-        kept = np.array([row[2] for row in rows], dtype=np.int32)
-        return torch.stack([row[0] for row in rows]), given, kept
-
-
-def _paired(images: int, prompts: Sequence[str]) -> list[str]:
-    """Give one prompt per image."""
-    if isinstance(prompts, str):
-        return [prompts] * images
-    if len(prompts) != images:
-        raise DataError(
-            f"{images} images but {len(prompts)} prompts, expected one prompt per image"
+            memory.rows.move_to_end(prompt)
+        memory.forget()
+        columns = zip(*(states for states, _, _ in rows), strict=True)
+        return Read(
+            tuple(torch.stack(column) for column in columns),
+            np.array([given for _, given, _ in rows], dtype=np.int32),
+            np.array([kept for _, _, kept in rows], dtype=np.int32),
         )
-    return list(prompts)
+
+
+def join_scored(parts: Sequence[Scored]) -> Scored:
+    """Put scores one after the other; no parts give no scores."""
+    counts: list[NDArray[np.int32]] = [np.zeros(0, dtype=np.int32)]
+    numbers: list[NDArray[np.float64]] = [np.zeros(0)]
+    return Scored(
+        np.concatenate([*numbers, *(part.values for part in parts)]),
+        np.concatenate([*counts, *(part.tokens_given for part in parts)]),
+        np.concatenate([*counts, *(part.tokens_kept for part in parts)]),
+        np.concatenate([*numbers, *(part.area_kept for part in parts)]),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from torch.nn import Parameter
 
 from palate.data.tables import Dataset
 from palate.errors import SettingsError
-from palate.models.clip import CARD, Clip, save_clip
+from palate.models.clip import Clip
+from palate.models.clip_files import CARD, save_clip
 from palate.runs import Run, hash_text, start_run, write_atomic
 from palate.scoring.inputs import hash_table
 from palate.stats.accuracy import chance_top1, top1
@@ -167,7 +168,15 @@ def _train(
     curves = {"before": before, "train": fitted.train, "validation": fitted.validation}
     base.model.requires_grad_(requires_grad=False)
     name = run.out.resolve().name
-    save_clip(base, run.out, name=name, unit="hps", dimension=settings.dimension, trained=result)
+    # the base's card speaks of the base: its scorer, source and licence are not those of what was trained
+    save_clip(
+        replace(base, about={}),
+        run.out,
+        name=name,
+        unit="hps",
+        dimension=settings.dimension,
+        trained=result,
+    )
     write_atomic(run.out / CURVES, json.dumps(curves, indent=1) + "\n")
     run.finish(result, files=[CARD, "config.json", "model.safetensors", CURVES])
     (run.out / STATE).unlink(missing_ok=True)

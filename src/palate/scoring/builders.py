@@ -1,0 +1,128 @@
+"""How each kind of scorer is put together from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from palate.errors import CheckpointError
+from palate.models.aesthetic import load_head
+from palate.models.clip import Clip
+from palate.models.clip_files import Reading, load_clip
+from palate.models.clip_names import published_name
+from palate.models.hub import Located
+from palate.models.image_reward import load_image_reward
+from palate.models.mps import CONDITIONS, THRESHOLD, load_mps
+from palate.models.pixels import PROFILES
+from palate.scoring.networks import AestheticScorer, ClipScorer, ImageRewardScorer, MpsScorer
+from palate.scoring.scorer import Scorer
+
+AS_THE_FILES_SAY = Reading()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a scorer's parts come from, and on which device it runs.
+
+    ``tokenizer`` is a vocabulary file or a folder, ``architecture`` a JSON file with what the weights do not tell;
+    both are looked for beside the weights if they are not given. ``clip`` are the weights of the CLIP that an
+    aesthetic head was trained on. ``condition`` and ``mask_threshold`` are those of MPS.
+    """
+
+    weights: Located | None = None
+    tokenizer: Path | None = None
+    architecture: Path | None = None
+    clip: Located | None = None
+    condition: str | None = None
+    mask_threshold: float | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One way to compute a scorer: which code path it equals, and how a CLIP is read for it.
+
+    ``size`` is the published CLIP that the scorer was made of; weights of another published size are refused.
+    """
+
+    matches: str
+    reading: Reading = AS_THE_FILES_SAY
+    unit: str = "hps"
+    prefix: str = ""
+    mask_threshold: float = THRESHOLD
+    size: str | None = None
+
+
+def build_clip(name: str, how: Profile, source: Source, about: Mapping[str, Any]) -> Scorer:
+    """A scorer that is the cosine of a CLIP."""
+    clip = read_clip(source, how.reading)
+    found, wanted = published_name(clip.model.config), how.size
+    if wanted and found and found != wanted:
+        raise CheckpointError(
+            f"{name}: these weights have the sizes of CLIP {found}, expected those of {wanted}"
+        )
+    return ClipScorer(clip, name, unit=how.unit, prefix=how.prefix, about=about)
+
+
+def read_clip(source: Source, reading: Reading) -> Clip:
+    """Load the CLIP of a source, read in a given way."""
+    assert source.weights is not None
+    return load_clip(
+        source.weights.path,
+        tokenizer=source.tokenizer,
+        architecture=source.architecture,
+        reading=reading,
+        device=source.device,
+    )
+
+
+def build_mps(name: str, how: Profile, source: Source, about: Mapping[str, Any]) -> Scorer:
+    """One dimension of MPS."""
+    del name
+    assert source.weights is not None
+    mps = load_mps(
+        source.weights.path,
+        tokenizer=source.tokenizer,
+        architecture=source.architecture,
+        device=source.device,
+    )
+    condition = source.condition or "overall"
+    given = source.mask_threshold
+    threshold = how.mask_threshold if given is None else given
+    if threshold != how.mask_threshold:
+        about = {**about, "profile": f"{about['profile']}, mask threshold changed", "matches": None}
+    return MpsScorer(mps, condition, CONDITIONS.get(condition, condition), threshold, about)
+
+
+def build_image_reward(name: str, how: Profile, source: Source, about: Mapping[str, Any]) -> Scorer:
+    """ImageReward."""
+    del name, how
+    assert source.weights is not None
+    model = load_image_reward(
+        source.weights.path,
+        tokenizer=source.tokenizer,
+        architecture=source.architecture,
+        device=source.device,
+    )
+    return ImageRewardScorer(model, about)
+
+
+def build_aesthetic(name: str, how: Profile, source: Source, about: Mapping[str, Any]) -> Scorer:
+    """An aesthetic head on the CLIP that it was trained on."""
+    del name
+    assert source.weights is not None
+    folder = source.weights.path
+    path = folder / "head.safetensors" if folder.is_dir() else folder
+    place = source.clip or (source.weights if folder.is_dir() else None)
+    if place is None:
+        raise CheckpointError(
+            "aesthetic needs the CLIP that its head was trained on, expected clip= (--clip) with "
+            "OpenAI's ViT-L/14 or a folder"
+        )
+    head = load_head(path)
+    way = "simulacra" if head.kind == "simulacra" else "openai-clip"
+    reading = replace(how.reading, preparation=PROFILES[way])
+    clip = read_clip(replace(source, weights=place), reading)
+    return AestheticScorer(clip, head, {**about, "clip": place.source})

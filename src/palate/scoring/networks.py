@@ -1,0 +1,198 @@
+"""The scorers: what each network reads of a prompt, and how it compares that with an image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from palate.errors import CheckpointError
+from palate.models.aesthetic import AestheticHead
+from palate.models.clip import Clip
+from palate.models.image_reward import ImageReward
+from palate.models.mps import CONDITIONS, Mps
+from palate.scoring.scorer import Eye, NetworkScorer, Read
+from palate.scoring.units import cosine_scale
+
+
+@final
+class ClipScorer(NetworkScorer):
+    """Scores by the cosine between a CLIP's image and text features, in one of the units made of it.
+
+    ``prefix`` is put before every prompt, as Hessel's CLIPScore does.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        name: str,
+        *,
+        unit: str = "hps",
+        dimension: str = "overall",
+        prefix: str = "",
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take a loaded CLIP; it is put in evaluation mode."""
+        clip.model.eval()
+        self.clip, self.prefix = clip, prefix
+        logit_scale = float(clip.model.logit_scale.detach().exp())
+        self.scale, self.cut_at_zero = cosine_scale(unit, logit_scale)
+        facts = {"tokens": _tokens(clip), **(about or {})}
+        super().__init__(clip_eye(clip), name, unit, dimension, facts)
+
+    def identify(self) -> str:
+        """Hash weights, tokens, preparation and prefix."""
+        found = self.clip.fingerprint()
+        return _hash(found, self.prefix) if self.prefix else found
+
+    def read(self, prompts: Sequence[str]) -> Read:
+        """Give the unit-length text features."""
+        tokens = self.clip.tokenizer.batch([self.prefix + prompt for prompt in prompts])
+        features = self.clip.text_features(tokens.ids.to(self.clip.device))
+        return Read((features,), tokens.given, tokens.kept)
+
+    def compare(self, seen: Tensor, states: tuple[Tensor, ...]) -> Float[Tensor, " images"]:
+        """Give the cosine in the scorer's unit."""
+        scores = self.scale * (seen * states[0]).sum(-1)
+        return scores.clamp(min=0) if self.cut_at_zero else scores
+
+
+@final
+class MpsScorer(NetworkScorer):
+    """Scores one dimension by MPS: the condition's words decide which prompt tokens the image is compared with."""
+
+    def __init__(
+        self,
+        mps: Mps,
+        dimension: str,
+        condition: str,
+        mask_threshold: float,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take a loaded MPS, the condition's words and the threshold of the mask."""
+        self.mps, self.condition, self.mask_threshold = mps, condition, mask_threshold
+        self.given = dict(about or {})
+        ids = mps.clip.tokenizer.batch([condition]).ids.to(mps.clip.device)
+        with torch.no_grad():
+            self._condition = mps.text_tokens(ids)[0]
+        eye = Eye(
+            mps.image_tokens,
+            mps.clip.preparation,
+            mps.clip.device,
+            lambda: _hash(mps.clip.image_fingerprint(), "tokens"),
+        )
+        facts = {
+            "condition": condition,
+            "mask_threshold": mask_threshold,
+            "tokens": _tokens(mps.clip),
+            **self.given,
+        }
+        super().__init__(eye, "mps", "logit", dimension, facts)
+
+    def on(self, condition: str) -> MpsScorer:
+        """Give the scorer of another condition, a dimension's name or words, on the same network."""
+        words = CONDITIONS.get(condition, condition)
+        return MpsScorer(self.mps, condition, words, self.mask_threshold, self.given)
+
+    def identify(self) -> str:
+        """Hash weights, tokens, preparation, condition and threshold."""
+        return _hash(self.mps.fingerprint(), self.condition, repr(float(self.mask_threshold)))
+
+    def read(self, prompts: Sequence[str]) -> Read:
+        """Give every prompt's token features, its end feature, and which tokens the condition keeps."""
+        tokens = self.mps.clip.tokenizer.batch(prompts)
+        words, ends = self.mps.text_tokens(tokens.ids.to(self.mps.clip.device))
+        condition = self._condition.expand(len(words), -1, -1)
+        kept = self.mps.mask(words, condition, self.mask_threshold)
+        return Read((words, ends, kept), tokens.given, tokens.kept)
+
+    def compare(self, seen: Tensor, states: tuple[Tensor, ...]) -> Float[Tensor, " images"]:
+        """Give exp(logit scale) × cosine between the prompt's end and the fused class token."""
+        return self.mps.score(seen, *states)
+
+
+@final
+class ImageRewardScorer(NetworkScorer):
+    """Scores by ImageReward: a BLIP text encoder reads the prompt while it looks at the image."""
+
+    def __init__(self, model: ImageReward, about: Mapping[str, Any] | None = None) -> None:
+        """Take a loaded ImageReward."""
+        self.model = model
+        eye = Eye(
+            model.image_states,
+            model.preparation,
+            model.device,
+            lambda: _hash(model.fingerprint(), "image"),
+        )
+        facts = {"tokens": {"context": model.tokenizer.context}, **(about or {})}
+        super().__init__(eye, "image-reward", "reward", "overall", facts)
+
+    def identify(self) -> str:
+        """Hash weights, vocabulary, preparation and standardisation."""
+        return self.model.fingerprint()
+
+    def read(self, prompts: Sequence[str]) -> Read:
+        """Give token numbers and their mask; the network reads them beside each image."""
+        words = self.model.tokenizer.batch(prompts)
+        device = self.model.device
+        return Read((words.ids.to(device), words.mask.to(device)), words.given, words.kept)
+
+    def compare(self, seen: Tensor, states: tuple[Tensor, ...]) -> Float[Tensor, " images"]:
+        """Give the standardised reward."""
+        return self.model.reward(seen, *states)
+
+
+@final
+class AestheticScorer(NetworkScorer):
+    """Rates the image alone: an affine map of its CLIP feature. Prompts are taken and not read."""
+
+    reads_prompts = False
+
+    def __init__(
+        self, clip: Clip, head: AestheticHead, about: Mapping[str, Any] | None = None
+    ) -> None:
+        """Take the CLIP whose features the head was trained on, and the head."""
+        width = clip.model.config.projection_dim
+        if head.width != width:
+            raise CheckpointError(
+                f"aesthetic: the head takes features of {head.width} numbers, but this CLIP gives {width}"
+            )
+        self.clip, self.head = clip, head
+        facts = {"head": head.kind, **(about or {})}
+        super().__init__(clip_eye(clip), "aesthetic", "rating", "aesthetics", facts)
+
+    def identify(self) -> str:
+        """Hash the image tower, its preparation and the head."""
+        return _hash(self.clip.image_fingerprint(), self.head.fingerprint())
+
+    def read(self, prompts: Sequence[str]) -> Read:
+        """Read nothing."""
+        none = np.zeros(len(prompts), dtype=np.int32)
+        return Read((torch.zeros(len(prompts), 0, device=self.clip.device),), none, none)
+
+    def compare(self, seen: Tensor, states: tuple[Tensor, ...]) -> Float[Tensor, " images"]:
+        """Give the rating."""
+        del states
+        return self.head.rate(seen)
+
+
+def clip_eye(clip: Clip) -> Eye:
+    """Give the eye that all scorers on one CLIP's pooled image feature share."""
+    return Eye(clip.image_features, clip.preparation, clip.device, clip.image_fingerprint)
+
+
+def _tokens(clip: Clip) -> dict[str, Any]:
+    words = clip.tokenizer
+    return {"context": words.context, "clean": words.clean, "pad": words.pad}
+
+
+def _hash(*parts: str) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,209 @@
+"""Several scorers in one run: each as if alone, and what they share is done once."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from palate.cli.main import main
+from palate.errors import CheckpointError, DataError
+from palate.models.clip_files import save_clip
+from palate.models.tiny import tiny_clip
+from palate.scoring import score as module
+from palate.scoring.catalog import load
+from palate.scoring.inputs import gather_images
+from palate.scoring.networks import ClipScorer
+from palate.scoring.score import ScoreSettings, score_images, score_table
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "pictures"
+    place.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(6):
+        pixels = random.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)
+        Picture.fromarray(pixels, "RGB").save(place / f"{number}.png")
+        (place / f"{number}.txt").write_text(["a fox", "two cats"][number % 2])
+    return place
+
+
+@pytest.fixture
+def judges():
+    clip = tiny_clip(0)
+    return [
+        ClipScorer(clip, "a"),
+        ClipScorer(tiny_clip(1), "b"),
+        ClipScorer(clip, "c", unit="cosine"),
+    ]
+
+
+def test_each_is_scored_as_if_alone(folder, judges):
+    gathered = gather_images([folder])
+    how = ScoreSettings(batch=4, shard=3)
+    together = score_table(gathered.images, gathered.folder, judges, how)
+    parts = [score_table(gathered.images, gathered.folder, judge, how) for judge in judges]
+    assert together["scorer"].to_pylist() == [*"aaaaaabbbbbbcccccc"]
+    for number, part in enumerate(parts):
+        assert together.slice(6 * number, 6).to_pylist() == part.to_pylist()
+
+
+def test_files_are_opened_once_and_a_shared_tower_looks_once(folder, judges, monkeypatch):
+    opened, looked = [], []
+    real = module.open_picture
+
+    def counted(path, **how):
+        opened.append(path.name)
+        return real(path, **how)
+
+    monkeypatch.setattr(module, "open_picture", counted)
+    for judge in judges:
+        see = judge.eye.see
+        monkeypatch.setattr(
+            judge.eye, "see", lambda images, see=see: (looked.append(len(images)), see(images))[1]
+        )
+    gathered = gather_images([folder])
+    score_table(gathered.images, gathered.folder, judges)
+    assert sorted(opened) == [f"{n}.png" for n in range(6)]
+    assert sum(looked) == 12  # a and c share one tower
+
+
+def test_an_unreadable_image_is_an_error_for_each(folder, judges):
+    (folder / "3.png").write_text("no picture")
+    gathered = gather_images([folder])
+    scores = score_table(gathered.images, gathered.folder, judges)
+    assert scores["error"].null_count == 15
+
+
+def test_an_added_scorer_is_another_run_and_the_same_one_twice_is_refused(folder, judges, tmp_path):
+    gathered = gather_images([folder])
+    result = score_images(gathered, judges[:2], tmp_path / "out.parquet")
+    assert (result["images"], len(result["scorers"])) == (6, 2)
+    assert result["scorers"][0]["unit"] == "hps"
+    with pytest.raises(DataError, match="the same scorer was given twice"):
+        score_table(gathered.images, gathered.folder, [judges[0], judges[0]])
+    with pytest.raises(DataError, match="no scorer was given"):
+        score_table(gathered.images, gathered.folder, [])
+
+
+@pytest.fixture
+def saved(tmp_path):
+    for seed, name in enumerate("ab"):
+        save_clip(tiny_clip(seed), tmp_path / name, name=name, unit="hps")
+    return [str(tmp_path / name) for name in "ab"]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_the_command_takes_several(folder, saved, tmp_path, capsys, ending):
+    out = tmp_path / f"s.{ending}"
+    command = ["score", str(folder), "--scorer", saved[0], "--scorer", saved[1], "--out", str(out)]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "a [hps]" in told
+    assert "b [hps]" in told
+    assert "12 scores" in told
+    before = out.read_bytes()
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 6
+    assert out.read_bytes() == before
+    assert main([*command, "--weights", "x"]) == 2
+    assert "--weights goes with one scorer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_manifest_is_a_list_of_pairs(folder, judges, tmp_path, ending):
+    pairs = [("0.png", "a fox"), ("0.png", "two cats"), ("sub/../1.png", "")]
+    (folder / "sub").mkdir()
+    path = folder / f"list.{ending}"
+    if ending == "csv":
+        path.write_text("image,prompt\n" + "".join(f"{a},{b}\n" for a, b in pairs))
+    elif ending == "jsonl":
+        path.write_text("".join(json.dumps({"path": a, "caption": b}) + "\n" for a, b in pairs))
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = {"file_name": [a for a, _ in pairs], "prompt": [b for _, b in pairs]}
+        pq.write_table(pa.table(columns), path)
+    gathered = gather_images([path])
+    assert gathered.images["image"].to_pylist() == ["0.png", "0.png#2", "sub/../1.png"]
+    scores = score_table(gathered.images, gathered.folder, judges[0])
+    wanted = judges[0].score([folder / a for a, _ in pairs], [b for _, b in pairs])
+    assert scores["value"].to_numpy() == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("image\n0.png\n", "line 2: has no column 'prompt'; there are image"),
+        ("name,prompt\n0.png,x\n", "line 2: has no column 'image'; there are name, prompt"),
+        ("image,prompt\n0.png,x\n0.png,x\n", "line 3: image '0.png' stands there twice"),
+        ("image,prompt\n", "holds no image"),
+    ],
+)
+def test_a_faulty_manifest_is_told(folder, text, said):
+    (folder / "list.csv").write_text(text)
+    with pytest.raises(DataError, match=said):
+        gather_images([folder / "list.csv"])
+
+
+def test_a_scorer_without_prompts_needs_none(folder):
+    for file in folder.glob("*.txt"):
+        file.unlink()
+    with pytest.raises(DataError, match="has no prompt"):
+        gather_images([folder])
+    assert set(gather_images([folder], need_prompts=False).images["prompt"].to_pylist()) == {""}
+
+
+def test_names_profiles_and_weights_that_do_not_fit_are_told(saved):
+    with pytest.raises(CheckpointError, match=r"did you mean 'hps-v2\.1'"):
+        load("hps-v21")
+    with pytest.raises(CheckpointError, match="no profile 'gelo', expected one of official, gelu"):
+        load("hps-v1@gelo", saved[0])
+    with pytest.raises(CheckpointError, match="only mps does"):
+        load("hps-v1", saved[0], condition="overall")
+    with pytest.raises(CheckpointError, match="only aesthetic does"):
+        load("hps-v1", saved[0], clip=saved[1])
+    with pytest.raises(CheckpointError, match="no such weights"):
+        load("hps-v1", "nowhere.pt")
+
+
+def test_a_folder_of_another_scorer_is_refused(tmp_path):
+    save_clip(tiny_clip(0), tmp_path / "v1", scorer="hps-v1", profile="gelu", name="hps-v1")
+    assert load(str(tmp_path / "v1")).card()["profile"] == "gelu"
+    with pytest.raises(CheckpointError, match="holds the scorer 'hps-v1', expected 'hps-v2'"):
+        load("hps-v2", tmp_path / "v1")
+
+
+def test_weights_of_another_published_size_are_refused(monkeypatch, saved):
+    from palate.scoring import builders
+
+    monkeypatch.setattr(builders, "published_name", lambda _: "ViT-L/14")
+    with pytest.raises(CheckpointError, match="sizes of CLIP ViT-L/14, expected those of ViT-H/14"):
+        load("hps-v2", saved[0])
+    assert load("hps-v1", saved[0]).name == "hps-v1"
+
+
+def test_profiles_are_other_functions(tmp_path):
+    save_clip(tiny_clip(0), tmp_path / "plain")
+    picture = Picture.effect_noise((60, 40), 90).convert("RGB")
+    found = {
+        profile: load(f"clip-score@{profile}", tmp_path / "plain").score(picture, "a fox")[0]
+        for profile in ("cosine", "hessel", "torchmetrics")
+    }
+    assert -1 <= found["cosine"] <= 1
+    assert found["hessel"] >= 0
+    official = load("hps-v1", tmp_path / "plain")
+    gelu = load("hps-v1", tmp_path / "plain", profile="gelu")
+    assert official.fingerprint != gelu.fingerprint
+    assert abs(official.score(picture, "a fox")[0] - gelu.score(picture, "a fox")[0]) > 1e-4
+
+
+def test_two_formats_are_two_runs(folder, judges, tmp_path):
+    gathered = gather_images([folder])
+    for name in ("s.csv", "s.jsonl", "s.parquet"):
+        assert score_images(gathered, judges[0], tmp_path / name)["scores"] == str(tmp_path / name)
+        assert (tmp_path / name).is_file()

@@ -1,0 +1,104 @@
+"""Where an image stands among those of its prompt: laws, and a slow twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palate.data.records import Score
+from palate.data.tables import to_table
+from palate.errors import DataError
+from palate.scoring.output import read_scores, rows_with_standing, write_scores
+from palate.scoring.standing import standing
+
+
+def table(values, prompts=None, unit="hps", scorer="s"):
+    return to_table(
+        [
+            Score(
+                image=f"{place}.png",
+                prompt=prompts[place] if prompts else "p",
+                scorer=scorer,
+                dimension="overall",
+                value=value,
+                unit=unit,
+                fingerprint="f",
+                tokens_given=9,
+                tokens_kept=7,
+                area_kept=0.5,
+                error="broken" if value is None else None,
+            )
+            for place, value in enumerate(values)
+        ],
+        "scores",
+    )
+
+
+numbers = st.lists(st.none() | st.integers(-4, 4).map(float), min_size=1, max_size=12)
+
+
+@given(values=numbers, split=st.lists(st.sampled_from("abc"), min_size=12, max_size=12))
+def test_the_slow_twin_agrees(values, split):
+    found = standing(table(values, split))
+    for place, value in enumerate(values):
+        if value is None:
+            assert found.rank[place] == 0
+            assert np.isnan(found.share[place])
+            continue
+        others = [
+            other
+            for where, other in enumerate(values)
+            if split[where] == split[place] and where != place and other is not None
+        ]
+        assert found.images[place] == len(others) + 1
+        assert found.rank[place] == 1 + sum(other > value for other in others)
+        below = sum((other < value) + (other == value) / 2 for other in others)
+        if others:
+            assert found.percentile[place] == pytest.approx(100 * below / len(others))
+        else:
+            assert np.isnan(found.percentile[place])
+        total = sum(np.exp(other - value) for other in [*others, value])
+        assert found.share[place] == pytest.approx(1 / total)
+
+
+@given(values=st.lists(st.floats(-50, 50), min_size=1, max_size=9), shift=st.floats(-100, 100))
+def test_shares_add_up_and_ignore_a_shift(values, shift):
+    shares = standing(table(values)).share
+    assert shares.sum() == pytest.approx(1)
+    moved = standing(table([value + shift for value in values])).share
+    assert moved == pytest.approx(shares, abs=1e-9)
+
+
+def test_the_share_of_a_cosine_is_that_of_100_times_it():
+    cosines = [0.2, 0.21, 0.25]
+    assert standing(table(cosines, unit="cosine")).share == pytest.approx(
+        standing(table([100 * value for value in cosines])).share
+    )
+    assert np.isnan(standing(table([5.0, 6.0], unit="rating")).share).all()
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_a_table_comes_back_from_every_format(tmp_path, ending):
+    scores = table([1.5, None, -2.25], ['a "quoted", prompt', "", "ligne\ndeux 🦊"])
+    path = tmp_path / f"s.{ending}"
+    write_scores(scores, path)
+    assert read_scores(path).equals(scores)
+
+
+def test_rows_for_people_have_their_place():
+    rows = rows_with_standing(table([1.0, 3.0, None]))
+    assert [row["rank"] for row in rows] == [2, 1, None]
+    assert [row["percentile"] for row in rows] == [0.0, 100.0, None]
+    assert rows[0]["share"] + rows[1]["share"] == pytest.approx(1)
+
+
+def test_other_formats_and_broken_files_are_told(tmp_path):
+    with pytest.raises(DataError, match=r"written as \.parquet, \.csv or \.jsonl"):
+        write_scores(table([1.0]), tmp_path / "s.txt")
+    with pytest.raises(DataError, match=r"read from \.parquet, \.csv or \.jsonl"):
+        read_scores(tmp_path / "s.txt")
+    (tmp_path / "s.csv").write_text("image,prompt,value\na,p,much\n")
+    with pytest.raises(DataError, match=r"s\.csv, line 2: no row of scores"):
+        read_scores(tmp_path / "s.csv")
