@@ -139,3 +139,13 @@ def test_a_folder_with_the_vocabulary_file_will_do(tmp_path):
     (tmp_path / WORDS.name).write_bytes(WORDS.read_bytes())
     given = OFFICIAL["hps-v1"][0] | {"tokenizer": tmp_path}
     assert load("hps-v1", **given).fingerprint == official_case("hps-v1").scorer.fingerprint
+
+
+def test_a_palette_converted_before_the_resize_would_miss():
+    """The official order matters: this is what the fixture with a palette is for."""
+    hps = official_case("hps-v1")
+    place = next(
+        i for i, case in enumerate(cases_of("hps-v1")) if case["image"].startswith("palette")
+    )
+    found = hps.scorer.score(hps.images[place].convert("RGB"), hps.prompts[place])[0]
+    assert abs(found - hps.numbers[place]) > 0.1

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
+import official
 import pytest
 import torch
+from official import HERE, OFFICIAL, WORDS
 from safetensors.torch import load_file, save_file
 
 from palate.errors import CheckpointError, RunError
@@ -24,19 +24,6 @@ from palate.scoring import convert as module
 from palate.scoring.catalog import load
 from palate.scoring.convert import CLIPS, ConvertSettings, convert_checkpoint, tell_scorer
 
-
-def _official():
-    """The official cases of tests/parity, which are loaded by their place since tests are no package."""
-    place = Path(__file__).parents[1] / "parity" / "official.py"
-    spec = importlib.util.spec_from_file_location("official", place)
-    found = sys.modules.setdefault("official", importlib.util.module_from_spec(spec))
-    if not hasattr(found, "OFFICIAL"):
-        spec.loader.exec_module(found)
-    return found
-
-
-official = _official()
-HERE, OFFICIAL, WORDS = official.HERE, official.OFFICIAL, official.WORDS
 HPS = HERE / "hps_v1" / "hpc_tiny.pt"
 PLAIN = ("hps-v1", "hps-v2", "pickscore")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import official
 import pytest
+from official import FOLDERS, HERE, OFFICIAL
 
 from palate.errors import DataError
 from palate.models.tiny import tiny_clip
@@ -26,19 +25,6 @@ from palate.scoring.verify import (
     verify_published,
 )
 
-
-def _official():
-    """The official cases of tests/parity, which are loaded by their place since tests are no package."""
-    place = Path(__file__).parents[1] / "parity" / "official.py"
-    spec = importlib.util.spec_from_file_location("official", place)
-    found = sys.modules.setdefault("official", importlib.util.module_from_spec(spec))
-    if not hasattr(found, "OFFICIAL"):
-        spec.loader.exec_module(found)
-    return found
-
-
-official = _official()
-HERE, OFFICIAL, FOLDERS = official.HERE, official.OFFICIAL, official.FOLDERS
 IMAGES = HERE / "images"
 NUMBERS = {
     "aesthetic": 8,

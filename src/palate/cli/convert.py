@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from palate.cli._options import ArchitectureOption, ClipOption, JsonOption, TokenizerOption
+
 
 def convert(  # noqa: PLR0917 - typer makes options of them
     checkpoint: Annotated[
@@ -25,26 +27,14 @@ def convert(  # noqa: PLR0917 - typer makes options of them
             "NAME@PROFILE for another official code path. Told from the tensors where they leave no doubt."
         ),
     ] = None,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option(
-            help="Vocabulary of the checkpoint: bpe_simple_vocab_16e6.txt.gz or a folder; looked for "
-            "beside it if not given."
-        ),
-    ] = None,
-    architecture: Annotated[
-        Path | None,
-        typer.Option(help="JSON with what the weights do not tell, such as attention heads."),
-    ] = None,
-    clip: Annotated[
-        str | None,
-        typer.Option(help="The CLIP that an aesthetic head was trained on; the folder holds both."),
-    ] = None,
+    tokenizer: TokenizerOption = None,
+    architecture: ArchitectureOption = None,
+    clip: ClipOption = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an older conversion.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write an official checkpoint once as a standard folder with the same scores.
 

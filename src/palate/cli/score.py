@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate.cli._options import (
+    ArchitectureOption,
+    ClipOption,
+    DeviceOption,
+    JsonOption,
+    TokenizerOption,
+    WeightsOption,
+)
+
 if TYPE_CHECKING:
     from palate.scoring.scorer import Scorer
 
@@ -31,27 +40,10 @@ def score(  # noqa: PLR0917 - typer makes options of them
             "Give it again for more scorers."
         ),
     ],
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="The scorer's official checkpoint: a path, or a Hub id such as "
-            "xswu/HPSv2@REVISION/HPS_v2.1_compressed.pt."
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option(
-            help="Vocabulary for a checkpoint file: bpe_simple_vocab_16e6.txt.gz or a folder; looked for "
-            "beside the weights if not given."
-        ),
-    ] = None,
-    architecture: Annotated[
-        Path | None,
-        typer.Option(help="JSON with what the weights do not tell, such as attention heads."),
-    ] = None,
-    clip: Annotated[
-        str | None, typer.Option(help="The CLIP that an aesthetic head was trained on.")
-    ] = None,
+    weights: WeightsOption = None,
+    tokenizer: TokenizerOption = None,
+    architecture: ArchitectureOption = None,
+    clip: ClipOption = None,
     condition: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,9 +73,9 @@ def score(  # noqa: PLR0917 - typer makes options of them
         bool, typer.Option("--exif", help="Turn images as EXIF says; the official codes do not.")
     ] = False,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 32,
-    device: Annotated[str, typer.Option(help="Where it runs: cpu or cuda.")] = "cpu",
+    device: DeviceOption = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score images for their prompts; higher is better.
 

@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate.cli._options import (
+    ArchitectureOption,
+    ClipOption,
+    DeviceOption,
+    JsonOption,
+    TokenizerOption,
+    WeightsOption,
+)
+
 if TYPE_CHECKING:
     from palate.scoring.scorer import Scorer
     from palate.scoring.verify import Verification
@@ -22,9 +31,7 @@ def verify(  # noqa: PLR0917 - typer makes options of them
             help="A scorer's name, such as image-reward or hps-v2@no-antialias, or a saved folder."
         ),
     ],
-    weights: Annotated[
-        str | None, typer.Option(help="The official checkpoint: a path or a Hub id.")
-    ] = None,
+    weights: WeightsOption = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder with the pictures of the published scores.")
     ] = None,
@@ -44,18 +51,11 @@ def verify(  # noqa: PLR0917 - typer makes options of them
     promises: Annotated[
         bool, typer.Option("--promises", help="Check the promises of the scorer as well.")
     ] = False,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="Vocabulary for a checkpoint file: a file or a folder.")
-    ] = None,
-    architecture: Annotated[
-        Path | None,
-        typer.Option(help="JSON with what the weights do not tell, such as attention heads."),
-    ] = None,
-    clip: Annotated[
-        str | None, typer.Option(help="The CLIP that an aesthetic head was trained on.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where it runs: cpu or cuda.")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    tokenizer: TokenizerOption = None,
+    architecture: ArchitectureOption = None,
+    clip: ClipOption = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
 ) -> None:
     """Compare a scorer with published scores: matched, or by how much not.
 
