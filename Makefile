@@ -5,7 +5,7 @@
 #   make fast   the tests that take little time
 #   make check  form, types and layers of the code
 #   make docs   writes docs/commands.md anew, from the help of the commands
-#   make loop   the whole experiment: more prompts, three seeds (much longer)
+#   make loop   the whole experiment: more prompts, three seeds (most of an hour)
 
 PYTHON ?= python3
 WORKERS ?= 2

@@ -51,3 +51,13 @@ def test_a_clip_without_a_name_is_one_sentence(root, tmp_path, capsys):
     assert main(["convert", str(tmp_path / "none.pt"), str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.endswith("none.pt: no such weights file or folder\n")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_miniature_is_no_target(root, tmp_path, capsys):
+    hps = root / "tests" / "parity" / "fixtures" / "hps_v1" / "hpc_tiny.pt"
+    for name in ("miniature", "miniature@official"):
+        assert main(["convert", str(hps), str(tmp_path / "out"), "--scorer", name]) == 2
+        told = capsys.readouterr().err
+        assert "miniature: its weights are in the package, so that there is nothing to" in told
+        assert "expected one of hps-v1, " in told
+    assert not (tmp_path / "out").exists()

@@ -36,12 +36,16 @@ def test_cases_that_match(hps, fixtures, capsys):
     assert main(command) == 0
     told = capsys.readouterr().out
     assert "the 20 largest differences of 40 cases" in told
+    assert "expected [hps]" in told
+    assert f"expected: {fixtures / 'hps_v1' / 'cases.json'}" in told
+    assert "published" not in told
     assert "matched: 40 of 40 within 0.01 hps (the default of 1e-4 for a cosine)" in told
     assert main([*command, "--json", "--promises"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["matched"]
     assert len(result["verification"]["rows"]) == 40
     assert result["broken_promises"] == []
+    assert result["promises_kept"]
     assert main([*command, "--tolerance", "1e-12"]) == 1
     assert "\nnot matched: " in capsys.readouterr().out
 
@@ -63,7 +67,7 @@ def test_wrong_input_is_status_2(reward, hps, fixtures, tmp_path, capsys):
     for number in (2, 3, 4):
         (tmp_path / f"{number}.webp").write_bytes(b"")
     assert main([*reward, "--images", str(tmp_path)]) == 2
-    assert "1.webp: is another picture than the published one" in capsys.readouterr().err
+    assert "1.webp: is another picture than the one of that score" in capsys.readouterr().err
     assert main(reward) == 2
     assert "--images: expected assets/images of THUDM/ImageReward" in capsys.readouterr().err
     assert main([*hps, "--tolerance", "1"]) == 2
@@ -73,14 +77,27 @@ def test_wrong_input_is_status_2(reward, hps, fixtures, tmp_path, capsys):
     cases = ["--cases", str(tmp_path / "none.json"), "--images", str(tmp_path)]
     assert main([*hps, *cases]) == 2
     assert "none.json: not a readable JSON file" in capsys.readouterr().err
+    assert main([*hps, *cases, "--tolerance", "-1"]) == 2
+    assert "tolerance is -1, expected 0 or a larger number" in capsys.readouterr().err
+    assert main([*hps, "--images", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "--images: no published score of hps-v1" in told
+    assert "so nothing uses the pictures; expected --cases beside them" in told
 
 
 def test_without_published_scores_the_promises_are_checked(hps, capsys, monkeypatch):
     assert main(hps) == 0
     told = capsys.readouterr().out
-    assert "no published score of hps-v1 with a picture is known, so its promises" in told
+    assert "nothing was compared: no published score of hps-v1 with a picture is known" in told
+    assert "matched" not in told
     assert told.endswith("every promise of a scorer is kept\n")
+    assert main([*hps, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["matched"], result["promises_kept"]) == (None, True)
     broken = "palate.scoring.promises.check_scorer"
     monkeypatch.setattr(broken, lambda _: ["batch: alone, 3 of 13 scores differ"])
     assert main(hps) == 1
     assert "broken promises:\n  batch: alone, 3 of 13" in capsys.readouterr().out
+    assert main([*hps, "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert (result["matched"], result["promises_kept"]) == (None, False)

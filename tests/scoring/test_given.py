@@ -9,7 +9,7 @@ from PIL import Image
 
 from palate.errors import DataError, ImageError
 from palate.models.tiny import tiny_clip
-from palate.scoring.given import as_pictures, paired
+from palate.scoring.given import as_items, as_picture, as_pixels, paired
 from palate.scoring.networks import ClipScorer
 
 
@@ -80,13 +80,13 @@ def test_nothing_gives_nothing(scorer):
 )
 def test_what_is_no_image_is_told(images, said):
     with pytest.raises(DataError, match=said):
-        as_pictures(images)
+        [as_picture(item, place) for place, item in enumerate(as_items(images))]
 
 
 def test_a_file_that_is_no_image_is_told(tmp_path):
     (tmp_path / "a.png").write_text("hello")
     with pytest.raises(ImageError, match=r"a\.png: is no image"):
-        as_pictures(tmp_path / "a.png")
+        as_picture(tmp_path / "a.png", 0)
 
 
 def test_swapped_arguments_are_told(scorer):
@@ -96,3 +96,58 @@ def test_swapped_arguments_are_told(scorer):
         paired(1, [Image.new("RGB", (8, 8))])
     with pytest.raises(DataError, match="2 images but 1 prompts"):
         paired(2, ["x"])
+    with pytest.raises(DataError, match="prompts: found a int"):
+        scorer.score([Image.new("RGB", (8, 8))], 3)
+    with pytest.raises(DataError, match="prompts: found a dict"):
+        scorer.score([Image.new("RGB", (8, 8))], {"a": "fox"})
+    with pytest.raises(DataError, match="tiny reads prompts, expected a text"):
+        scorer.score([Image.new("RGB", (8, 8))])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (torch.zeros(1, 1, 8, 8), r"found \(1, 1, 8, 8\)"),
+        (torch.zeros(1, 4, 8, 8), r"found \(1, 4, 8, 8\)"),
+        (torch.zeros(3, 8, 8), r"found \(3, 8, 8\)"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "found torch.uint8, expected floats"),
+        ("a.png", "found a str"),
+    ],
+)
+def test_pixels_that_are_none_are_told(pixels, said):
+    with pytest.raises(DataError, match=said):
+        as_pixels(pixels)
+
+
+def test_half_precision_pixels_are_scored_in_single(scorer):
+    pixels = torch.rand(1, 3, 40, 40).half()
+    assert scorer.score(pixels, "a")[0] == scorer.score(pixels.float(), "a")[0]
+
+
+def test_files_are_opened_a_few_at_a_time(scorer, tmp_path, monkeypatch):
+    from palate.scoring import scorer as module
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    held = []
+    real = type(scorer)._score_some
+
+    def counted(self, pictures, texts):
+        held.append(len(pictures))
+        return real(self, pictures, texts)
+
+    monkeypatch.setattr(module.Scorer, "_score_some", counted)
+    assert scorer.score([tmp_path / "a.png"] * 70, "x").shape == (70,)
+    assert held == [32, 32, 6]
+
+
+def test_threads_can_share_a_scorer(scorer, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from palate.scoring import scorer as module
+
+    monkeypatch.setattr(module, "_REMEMBERED_BYTES", 200)
+    picture = Image.new("RGB", (8, 8))
+    prompts = [f"prompt {number % 7}" for number in range(60)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda prompt: float(scorer.score(picture, prompt)[0]), prompts))
+    assert found == pytest.approx([float(scorer.score(picture, p)[0]) for p in prompts], abs=1e-4)

@@ -6,10 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as Picture
 
 from palate.cli.main import main
-from palate.errors import CheckpointError, DataError
+from palate.errors import CheckpointError, DataError, SettingsError
 from palate.models.clip_files import save_clip
 from palate.models.tiny import tiny_clip
 from palate.scoring import score as module
@@ -207,3 +208,70 @@ def test_two_formats_are_two_runs(folder, judges, tmp_path):
     for name in ("s.csv", "s.jsonl", "s.parquet"):
         assert score_images(gathered, judges[0], tmp_path / name)["scores"] == str(tmp_path / name)
         assert (tmp_path / name).is_file()
+
+
+def test_what_no_scorer_would_look_at_is_refused(folder, saved, tmp_path, capsys):
+    with pytest.raises(CheckpointError, match="only mps does"):
+        load(saved[0], condition="overall")
+    with pytest.raises(CheckpointError, match="only aesthetic does"):
+        load(saved[0], clip=saved[1])
+    with pytest.raises(CheckpointError, match="says its own architecture"):
+        load(saved[0], architecture=tmp_path / "x.json")
+    with pytest.raises(CheckpointError, match="brings its own weights"):
+        load("miniature", saved[0])
+    with pytest.raises(SettingsError, match="device is 'gpu', expected cpu, cuda"):
+        load(saved[0], device="gpu")
+    two = ["score", str(folder), "--scorer", saved[0], "--scorer", saved[1]]
+    for more, said in (
+        (["--condition", "detail"], "--condition and --mask-threshold go with mps"),
+        (["--mask-threshold", "0.1"], "--condition and --mask-threshold go with mps"),
+        (["--clip", saved[0]], "--clip goes with aesthetic"),
+        (["--out", str(tmp_path / "s.xlsx")], "scores are written as .parquet, .csv, .jsonl"),
+        (["--gallery", str(tmp_path)], "the gallery is a page"),
+        (["--scorer", "hps-v1="], "no weights after the ="),
+        (["--scorer", f"hps-v1={tmp_path / 'no.pt'}"], "--scorer hps-v1="),
+    ):
+        assert main([*two, *more]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")
+def test_a_gpu_that_is_not_there_is_told(saved):
+    with pytest.raises(SettingsError, match="torch finds no GPU here"):
+        load(saved[0], device="cuda")
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    place = tmp_path / "lr=1e-4@best"
+    save_clip(tiny_clip(0), place, name="x", unit="hps")
+    assert load(place).name == "x"
+    picture = tmp_path / "a.png"
+    Picture.new("RGB", (9, 9)).save(picture)
+    assert main(["score", str(picture), "--prompt", "x", "--scorer", str(place)]) == 0
+
+
+def test_every_profile_comes_back_from_a_folder_of_another(tmp_path):
+    clip = tiny_clip(0)
+    picture = Picture.effect_noise((60, 40), 90).convert("RGB")
+    found = {}
+    for saved_as, activation in (("official", "quick_gelu"), ("gelu", "gelu")):
+        for tower in (clip.model.config.text_config, clip.model.config.vision_config):
+            tower.hidden_act = activation
+        save_clip(clip, tmp_path / saved_as, scorer="hps-v1", profile=saved_as)
+        for asked in ("official", "gelu"):
+            scorer = load("hps-v1", tmp_path / saved_as, profile=asked)
+            assert scorer.card()["profile"] == asked
+            found[saved_as, asked] = float(scorer.score(picture, "a fox")[0])
+        assert load(tmp_path / saved_as).card()["profile"] == saved_as
+    assert found["official", "gelu"] == found["gelu", "gelu"]
+    assert found["gelu", "official"] == found["official", "official"]
+    assert found["official", "official"] != found["gelu", "gelu"]
+
+
+def test_errors_stand_last_and_name_the_image(folder, saved, capsys):
+    (folder / "0.png").write_text("no picture")
+    assert main(["score", str(folder), "--scorer", saved[0]]) == 2
+    told = capsys.readouterr().out.split("'a fox'")[1].splitlines()[2:5]
+    assert ["error" in line for line in told] == [False, False, True]
+    assert str(folder) not in told[2]
+    assert "0.png: is no image" in told[2]

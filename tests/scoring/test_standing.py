@@ -76,7 +76,16 @@ def test_the_share_of_a_cosine_is_that_of_100_times_it():
     assert standing(table(cosines, unit="cosine")).share == pytest.approx(
         standing(table([100 * value for value in cosines])).share
     )
-    assert np.isnan(standing(table([5.0, 6.0], unit="rating")).share).all()
+    for unit in ("rating", "clipscore", "clipscore-100"):
+        assert np.isnan(standing(table([5.0, 6.0], unit=unit)).share).all()
+
+
+def test_the_share_of_a_reward_is_that_of_the_raw_reward():
+    raw = np.array([0.3, -1.2, 2.0])
+    scores = (raw - 0.16717362830052426) / 1.0333394966054072
+    powers = np.exp(raw)
+    found = standing(table(scores.tolist(), unit="reward")).share
+    assert found == pytest.approx(powers / powers.sum())
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
@@ -85,6 +94,10 @@ def test_a_table_comes_back_from_every_format(tmp_path, ending):
     path = tmp_path / f"s.{ending}"
     write_scores(scores, path)
     assert read_scores(path).equals(scores)
+
+
+def test_the_first_rows_stand_among_all():
+    assert [row["rank"] for row in rows_with_standing(table([1.0, 3.0, 2.0]), 1)] == [3]
 
 
 def test_rows_for_people_have_their_place():

@@ -10,7 +10,7 @@ import official
 import pytest
 from official import FOLDERS, HERE, OFFICIAL
 
-from palate.errors import DataError
+from palate.errors import DataError, SettingsError
 from palate.models.tiny import tiny_clip
 from palate.runs import hash_file
 from palate.scoring import verify as module
@@ -94,7 +94,7 @@ def test_other_weights_do_not_give_the_published_rewards(shared):
     scorer = official.official_case("image-reward").scorer
     published = published_for(scorer)
     found = verify_published(scorer, published, shared / "data" / "image_reward" / "images")
-    assert [row.published for row in found.rows] == [
+    assert [row.expected for row in found.rows] == [
         0.5811622738838196,
         0.2745276093482971,
         -1.4131819009780884,
@@ -121,7 +121,7 @@ def test_published_scores_match_where_they_are_the_scorers(monkeypatch):
     assert found.matched
     assert found.rows[0].difference == pytest.approx(-0.04, abs=1e-5)
     wrong = replace(published, cases=(replace(case, sha256="0" * 64),))
-    with pytest.raises(DataError, match=r"is another picture than the published one .*0{12}…"):
+    with pytest.raises(DataError, match=r"is another picture than the one of that score .*0{12}…"):
         verify_published(scorer, wrong, IMAGES)
     absent = replace(published, cases=(replace(case, image="demo.jpg"),))
     with pytest.raises(
@@ -199,3 +199,10 @@ def test_a_number_that_is_none_never_matches(tmp_path):
     found = verify_cases(official.official_case("hps-v1").scorer, path, IMAGES)
     assert not found.matched
     assert math.isnan(found.worst.difference)
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, math.nan, math.inf])
+def test_a_tolerance_that_is_none_is_refused(tolerance):
+    scorer = official.official_case("hps-v1").scorer
+    with pytest.raises(SettingsError, match=f"tolerance is {tolerance:g}, expected 0 or a larger"):
+        verify_cases(scorer, cases_of("hps-v1"), IMAGES, tolerance)

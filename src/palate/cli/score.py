@@ -93,19 +93,26 @@ def score(  # noqa: PLR0917 - typer makes options of them
 
     Example: palate score runs/images --scorer runs/train --out scores.parquet --gallery scores.html
     """
+    from palate.errors import DataError
     from palate.scoring.inputs import gather_images
-    from palate.scoring.output import read_scores
+    from palate.scoring.output import is_score_file, read_scores
     from palate.scoring.score import ScoreSettings, accept_errors, score_images, score_table
 
+    if gallery is not None and (
+        gallery.suffix.lower() not in {".html", ".htm"} or gallery.is_dir()
+    ):
+        raise DataError(f"{gallery}: the gallery is a page, expected a name that ends in .html")
+    if out is not None:
+        is_score_file(out)
     judges = _load(
         scorer,
         weights,
-        condition,
+        condition or [],
+        mask_threshold,
+        clip=clip,
+        device=device,
         tokenizer=tokenizer,
         architecture=architecture,
-        clip=clip,
-        mask_threshold=mask_threshold,
-        device=device,
     )
     reads = any(judge.reads_prompts for judge in judges)
     gathered = gather_images(images, prompt=prompt, prompts=prompts, need_prompts=reads)
@@ -128,9 +135,17 @@ def score(  # noqa: PLR0917 - typer makes options of them
 
 
 def _load(
-    specs: Sequence[str], weights: str | None, conditions: Sequence[str] | None, **given: Any
+    specs: Sequence[str],
+    weights: str | None,
+    conditions: Sequence[str],
+    mask_threshold: float | None,
+    *,
+    clip: str | None,
+    device: str,
+    tokenizer: Path | None,
+    architecture: Path | None,
 ) -> list[Scorer]:
-    """Load every scorer that was asked for; `mps` once, for all its conditions."""
+    """Load every scorer that was asked for; an MPS once, for all its conditions."""
     from palate.errors import CheckpointError
     from palate.scoring.catalog import load
     from palate.scoring.networks import MpsScorer
@@ -140,20 +155,54 @@ def _load(
             "--weights goes with one scorer; name those of several as --scorer NAME=WEIGHTS"
         )
     judges: list[Scorer] = []
-    clip, threshold = given.pop("clip"), given.pop("mask_threshold")
+    heads = 0
     for spec in specs:
-        name, equals, own = spec.partition("=")
-        plain = name.partition("@")[0]
-        only: dict[str, Any] = {"clip": clip if plain == "aesthetic" or len(specs) == 1 else None}
-        if plain == "mps" or len(specs) == 1:
-            only |= {
-                "condition": conditions[0] if conditions else None,
-                "mask_threshold": threshold,
-            }
-        first = load(name, own if equals else weights, **given, **only)
-        more = list(conditions or [])[1:] if isinstance(first, MpsScorer) else []
-        judges += [first, *(first.on(words) for words in more if isinstance(first, MpsScorer))]
+        name, own = _split(spec)
+        head = name.partition("@")[0] == "aesthetic"
+        heads += head
+        place = own or weights
+        # a folder brings its own vocabulary and architecture; of several scorers, only files need them
+        own_files = len(specs) > 1 and (place is None or Path(place).is_dir())
+        try:
+            first = load(
+                name,
+                place,
+                tokenizer=None if own_files else tokenizer,
+                architecture=None if own_files else architecture,
+                clip=clip if head else None,
+                device=device,
+            )
+        except CheckpointError as error:
+            if len(specs) == 1:
+                raise
+            raise CheckpointError(f"--scorer {spec}: {error}") from error
+        if isinstance(first, MpsScorer):
+            asked = [*conditions] or [first.dimension]
+            judges += [first.on(words, mask_threshold) for words in asked]
+        else:
+            judges.append(first)
+    if (conditions or mask_threshold is not None) and not any(
+        isinstance(judge, MpsScorer) for judge in judges
+    ):
+        raise CheckpointError(
+            "--condition and --mask-threshold go with mps, which was not asked for"
+        )
+    if clip is not None and not heads:
+        raise CheckpointError("--clip goes with aesthetic, which was not asked for")
     return judges
+
+
+def _split(spec: str) -> tuple[str, str | None]:
+    """Split NAME=WEIGHTS; what exists as a path, or begins with no scorer's name, is one name."""
+    from palate.errors import CheckpointError
+    from palate.scoring.catalog import SCORERS
+
+    name, equals, weights = spec.partition("=")
+    if not equals or Path(spec).exists() or name.partition("@")[0] not in SCORERS:
+        return spec, None
+    if not weights:
+        raise CheckpointError(f"--scorer {spec}: no weights after the =, expected a path or Hub id")
+    return name, weights
 
 
 def _tell(scores: Any, result: dict[str, Any], *, as_json: bool) -> None:
@@ -164,7 +213,7 @@ def _tell(scores: Any, result: dict[str, Any], *, as_json: bool) -> None:
         shown = {"scores": rows_with_standing(scores)} if result["scores"] is None else result
         typer.echo(json.dumps(shown, ensure_ascii=False))
         return
-    for line in _lines(rows_with_standing(scores.slice(0, 100_000))):
+    for line in _lines(rows_with_standing(scores, 100_000)):
         typer.echo(line)
     if result["scores"] is not None:
         typer.echo(f"{len(scores)} scores: {result['scores']}")
@@ -180,7 +229,7 @@ def _lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     for (prompt, name, dimension), members in groups.items():
         lines.append(f"{_short(prompt)!r}{_cut(members)}")
-        members.sort(key=lambda row: row["rank"] or len(members) + 1)
+        members.sort(key=lambda row: (row["rank"] is None, row["rank"] or 0))
         told = [f"{name} {dimension}" if dimension != "overall" else name, "share", "%ile", "image"]
         cells = [_cells(row) for row in members]
         lines += text_table([f"{told[0]} [{members[0]['unit']}]", *told[1:]], cells, "012").split(

@@ -57,12 +57,12 @@ def verify(  # noqa: PLR0917 - typer makes options of them
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a scorer with published scores: matched, or by how much not.
+    """Compare a scorer with published scores: matched, by how much not, or that none is known.
 
     Published scores of pictures that can be had are known for image-reward and hps-v2; each picture is told by its
-    SHA-256. With --cases any other list of scores takes their place. A scorer without published scores has its
-    promises checked instead: finite, the same alone and in any batch, and so on. The exit status is 0 if all
-    matches, 1 if not, and 2 for wrong input.
+    SHA-256. With --cases any other list of scores takes their place. Of a scorer without published scores nothing is
+    compared, and its promises are checked instead: finite, the same alone and in any batch, and so on. The exit
+    status is 1 if a score does not match or a promise is broken, 2 for wrong input, and else 0.
 
     Example: palate verify image-reward --weights ImageReward.pt --images ImageReward/assets/images
 
@@ -83,19 +83,22 @@ def verify(  # noqa: PLR0917 - typer makes options of them
     )
     found = _compare(judge, images, cases, tolerance)
     broken = check_scorer(judge) if promises or found is None else None
-    matched = (found is None or found.matched) and not broken
+    # None says that nothing was compared, or nothing checked.
+    matched = None if found is None else found.matched
+    kept = None if broken is None else not broken
     if as_json:
         result: dict[str, Any] = {"scorer": judge.card().line, "matched": matched}
         result["verification"] = found.to_dict() if found else None
+        result["promises_kept"] = kept
         result["broken_promises"] = None if broken is None else [str(fault) for fault in broken]
         typer.echo(json.dumps(result, ensure_ascii=False))
     else:
         for line in _lines(judge, found):
             typer.echo(line)
         if broken is not None:
-            kept = "every promise of a scorer is kept" if not broken else "broken promises:"
-            typer.echo("\n".join([kept, *(f"  {fault}" for fault in broken)]))
-    raise typer.Exit(0 if matched else 1)
+            verdict = "every promise of a scorer is kept" if kept else "broken promises:"
+            typer.echo("\n".join([verdict, *(f"  {fault}" for fault in broken)]))
+    raise typer.Exit(1 if matched is False or kept is False else 0)
 
 
 def _compare(
@@ -110,6 +113,12 @@ def _compare(
             raise typer.BadParameter("goes with --images", param_hint="--cases")
         return verify_cases(judge, cases, images, tolerance)
     if published is None:
+        if images is not None:
+            raise typer.BadParameter(
+                f"no published score of {judge.name} with a picture is known under this profile, so nothing uses "
+                "the pictures; expected --cases beside them",
+                param_hint="--images",
+            )
         return None
     if images is None:
         raise typer.BadParameter(f"expected {published.pictures}", param_hint="--images")
@@ -123,7 +132,8 @@ def _lines(judge: Scorer, found: Verification | None) -> list[str]:
     if found is None:
         return [
             judge.card().line,
-            f"no published score of {judge.name} with a picture is known, so its promises are checked instead",
+            f"nothing was compared: no published score of {judge.name} with a picture is known",
+            "its promises are checked instead:",
         ]
     rows = found.rows
     if len(rows) > _SHOWN:
@@ -131,15 +141,16 @@ def _lines(judge: Scorer, found: Verification | None) -> list[str]:
     cells = [
         [
             row.image,
-            f"{row.published:.6g}",
+            f"{row.expected:.6g}",
             f"{row.found:.6g}",
             f"{row.difference:+.2g}",
             "matched" if row.matched else "NOT MATCHED",
         ]
         for row in rows
     ]
-    header = ["image", f"published [{found.unit}]", "found", "difference", "verdict"]
-    lines = [found.scorer, f"published: {found.source}", text_table(header, cells, "123")]
+    word = "published" if found.published else "expected"
+    header = ["image", f"{word} [{found.unit}]", "found", "difference", "verdict"]
+    lines = [found.scorer, f"{word}: {found.source}", text_table(header, cells, "123")]
     if len(rows) < len(found.rows):
         lines.append(f"… the {len(rows)} largest differences of {len(found.rows)} cases")
     right = sum(row.matched for row in found.rows)

@@ -238,17 +238,18 @@ def check_names(weights: Weights, expected: Mapping[str, torch.Size], where: Pat
         for name, shape in expected.items()
         if name in weights and weights[name].shape != shape
     ]
-    faults = [
-        f"{len(names)} {kind}: {some(names)}"
-        for kind, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
-        if names
-    ]
-    if faults:
-        raise CheckpointError(f"{where}: the tensors do not fit the model: {'; '.join(faults)}")
+    if faults := list_faults(missing, extra, misshapen):
+        raise CheckpointError(f"{where}: the tensors do not fit the model: {faults}")
     if odd := [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]:
         raise CheckpointError(
             f"{where}: {len(odd)} tensors hold values that are not finite: {some(odd)}"
         )
+
+
+def list_faults(missing: list[str], extra: list[str], misshapen: list[str]) -> str:
+    """Write how many tensors are wrong in which way, and the first of each; nothing if none is."""
+    kinds = (("missing", missing), ("extra", extra), ("misshapen", misshapen))
+    return "; ".join(f"{len(names)} {kind}: {some(names)}" for kind, names in kinds if names)
 
 
 def some(names: list[str]) -> str:

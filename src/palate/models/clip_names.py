@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from palate.errors import CheckpointError
-from palate.models.checkpoint import Weights, read_json, some
+from palate.models.checkpoint import Weights, check_names, list_faults, read_json
 
 Activation = Literal["quick_gelu", "gelu"]
 
@@ -38,6 +39,16 @@ _PLAIN = {
 _TRANSPOSED = {
     "visual.proj": "visual_projection.weight",
     "text_projection": "text_projection.weight",
+}
+# The tensors whose shapes tell the sizes, and how many axes each has.
+_MEASURED = {
+    "visual.conv1.weight": 4,
+    "visual.positional_embedding": 2,
+    "visual.proj": 2,
+    "visual.transformer.resblocks.0.mlp.c_fc.weight": 2,
+    "positional_embedding": 2,
+    "token_embedding.weight": 2,
+    "transformer.resblocks.0.mlp.c_fc.weight": 2,
 }
 
 
@@ -173,71 +184,126 @@ def _from_open_clip(said: Mapping[str, Any], given: Path | None) -> dict[str, An
 
 def _measure(weights: Weights, where: Path) -> dict[str, int]:
     """Read every size that the shapes of OpenAI-named weights tell."""
-
-    def shape(name: str, axes: int) -> tuple[int, ...]:
-        if name not in weights or weights[name].ndim != axes:
-            raise CheckpointError(
-                f"{where}: not a CLIP in OpenAI's format, '{name}' is missing or misshapen"
-            )
-        return tuple(weights[name].shape)
-
-    width, _, patch, _ = shape("visual.conv1.weight", 4)
-    grid = round((shape("visual.positional_embedding", 2)[0] - 1) ** 0.5)
-    vocabulary, text_width = shape("token_embedding.weight", 2)
-    return {
-        "embed_dim": shape("visual.proj", 2)[1],
-        "image_resolution": grid * patch,
+    layers = {
         "vision_layers": _count(weights, "visual.transformer.resblocks."),
+        "transformer_layers": _count(weights, "transformer.resblocks."),
+    }
+    _check_measured(weights, layers, where)
+    width, _, patch, _ = weights["visual.conv1.weight"].shape
+    grid = round(max(weights["visual.positional_embedding"].shape[0] - 1, 0) ** 0.5)
+    vocabulary, text_width = weights["token_embedding.weight"].shape
+    return layers | {
+        "embed_dim": weights["visual.proj"].shape[1],
+        "image_resolution": grid * patch,
         "vision_width": width,
         "vision_patch_size": patch,
-        "vision_mlp": shape("visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-        "context_length": shape("positional_embedding", 2)[0],
+        "vision_mlp": weights["visual.transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
+        "context_length": weights["positional_embedding"].shape[0],
         "vocab_size": vocabulary,
         "transformer_width": text_width,
-        "transformer_layers": _count(weights, "transformer.resblocks."),
-        "transformer_mlp": shape("transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        "transformer_mlp": weights["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
     }
 
 
+def _check_measured(weights: Weights, layers: Mapping[str, int], where: Path) -> None:
+    """Refuse weights whose sizes cannot be read, and list all that is wrong with their names."""
+    absent = [name for name in _MEASURED if name not in weights]
+    misshapen = [
+        f"{name} is {tuple(weights[name].shape)}, expected {axes} axes"
+        for name, axes in _MEASURED.items()
+        if name in weights and weights[name].ndim != axes
+    ]
+    if not absent and not misshapen:
+        return
+    if any(name.startswith(("vision_model.", "text_model.")) for name in weights):
+        raise CheckpointError(
+            f"{where}: its tensors have transformers' names, and such a CLIP is a folder; "
+            "expected the folder that holds this file, config.json and the tokenizer"
+        )
+    # The names do not depend on the sizes that are not known.
+    unknown = {field.name: 1 for field in fields(Architecture)}
+    names = _official_shapes({**unknown, **layers})
+    missing = [name for name in names if name not in weights]
+    extra = [name for name in weights if name not in names]
+    faults = list_faults(missing, extra, misshapen)
+    raise CheckpointError(f"{where}: not a CLIP in OpenAI's format: {faults}")
+
+
 def _count(weights: Weights, prefix: str) -> int:
-    """Count the blocks of a tower."""
+    """Count the blocks of a tower; it has at least one."""
     numbers = {name[len(prefix) :].split(".")[0] for name in weights if name.startswith(prefix)}
-    return len(numbers)
+    return max(1, sum(number.isdigit() for number in numbers))
+
+
+def _official_shapes(sizes: Mapping[str, int]) -> dict[str, torch.Size]:
+    """Give every tensor that a CLIP of some sizes has in OpenAI's files, and its shape."""
+    width, text_width = sizes["vision_width"], sizes["transformer_width"]
+    patch, out = sizes["vision_patch_size"], sizes["embed_dim"]
+    grid = sizes["image_resolution"] // patch if patch else 0
+    shapes: dict[str, tuple[int, ...]] = {
+        "logit_scale": (),
+        "visual.class_embedding": (width,),
+        "visual.positional_embedding": (grid**2 + 1, width),
+        "visual.conv1.weight": (width, 3, patch, patch),
+        "visual.proj": (width, out),
+        "positional_embedding": (sizes["context_length"], text_width),
+        "token_embedding.weight": (sizes["vocab_size"], text_width),
+        "text_projection": (text_width, out),
+    }
+    norms = {"visual.ln_pre": width, "visual.ln_post": width, "ln_final": text_width}
+    shapes |= {
+        f"{norm}.{kind}": (size,) for norm, size in norms.items() for kind in ("weight", "bias")
+    }
+    for tower, side in (("visual.", "vision"), ("", "transformer")):
+        block = _block_shapes(sizes[f"{side}_width"], sizes[f"{side}_mlp"])
+        for number in range(sizes[f"{side}_layers"]):
+            prefix = f"{tower}transformer.resblocks.{number}."
+            shapes |= {prefix + name: shape for name, shape in block.items()}
+    return {name: torch.Size(shape) for name, shape in shapes.items()}
+
+
+def _block_shapes(width: int, inner: int) -> dict[str, tuple[int, ...]]:
+    """Give the tensors of one block, and their shapes."""
+    layers = {
+        "attn.in_proj_": (3 * width, width),
+        "attn.out_proj.": (width, width),
+        "mlp.c_fc.": (inner, width),
+        "mlp.c_proj.": (width, inner),
+    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, shape in layers.items():
+        shapes |= {f"{layer}weight": shape, f"{layer}bias": shape[:1]}
+    for norm in ("ln_1", "ln_2"):
+        shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    return shapes
 
 
 def from_openai(weights: Weights, where: Path) -> Weights:
-    """Rename OpenAI's tensors to those of transformers' CLIPModel; an unknown name is refused."""
+    """Rename OpenAI's tensors to those of transformers' CLIPModel.
+
+    Raises CheckpointError for missing, extra, misshapen and non-finite tensors, under the names of the file.
+    """
+    check_names(weights, _official_shapes(_measure(weights, where)), where)
     renamed: Weights = {}
-    unknown = []
     for name, value in weights.items():
-        found = dict(_rename(name, value))
-        if not found:
-            unknown.append(name)
-        renamed.update(found)
-    if unknown:
-        raise CheckpointError(
-            f"{where}: {len(unknown)} tensors that a CLIP does not have: {some(unknown)}"
-        )
+        renamed.update(_rename(name, value))
     return renamed
 
 
 def _rename(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Give transformers' names for one tensor: none if unknown, three for a joint projection."""
+    """Give transformers' names for one of OpenAI's tensors: three for a joint projection."""
     if name in _PLAIN:
         yield _PLAIN[name], value
     elif name in _TRANSPOSED:
         yield _TRANSPOSED[name], value.T.contiguous()
     else:
-        tower, mark, rest = name.partition("transformer.resblocks.")
+        tower, _, rest = name.partition("transformer.resblocks.")
         number, _, part = rest.partition(".")
-        if not mark or tower not in {"", "visual."} or not number.isdigit():
-            return
         prefix = f"{'vision' if tower else 'text'}_model.encoder.layers.{number}."
         if part in {"attn.in_proj_weight", "attn.in_proj_bias"}:
             kind = part.removeprefix("attn.in_proj_")
             for letter, third in zip("qkv", value.chunk(3), strict=True):
                 yield f"{prefix}self_attn.{letter}_proj.{kind}", third.contiguous()
-            return
-        layer, _, kind = part.rpartition(".")
-        if layer in _BLOCK:
+        else:
+            layer, _, kind = part.rpartition(".")
             yield f"{prefix}{_BLOCK[layer]}.{kind}", value

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from palate.errors import CheckpointError
+import torch
+
+from palate.errors import CheckpointError, SettingsError
 from palate.models.aesthetic import load_head
 from palate.models.clip import Clip
 from palate.models.clip_files import Reading, load_clip
@@ -18,6 +20,7 @@ from palate.models.mps import CONDITIONS, THRESHOLD, load_mps
 from palate.models.pixels import PROFILES
 from palate.scoring.networks import AestheticScorer, ClipScorer, ImageRewardScorer, MpsScorer
 from palate.scoring.scorer import Scorer
+from palate.scoring.terms import HEADS
 
 AS_THE_FILES_SAY = Reading()
 
@@ -88,12 +91,8 @@ def build_mps(name: str, how: Profile, source: Source, about: Mapping[str, Any])
         architecture=source.architecture,
         device=source.device,
     )
-    condition = source.condition or "overall"
-    given = source.mask_threshold
-    threshold = how.mask_threshold if given is None else given
-    if threshold != how.mask_threshold:
-        about = {**about, "profile": f"{about['profile']}, mask threshold changed", "matches": None}
-    return MpsScorer(mps, condition, CONDITIONS.get(condition, condition), threshold, about)
+    plain = MpsScorer(mps, "overall", CONDITIONS["overall"], how.mask_threshold, about)
+    return plain.on(source.condition, source.mask_threshold)
 
 
 def build_image_reward(name: str, how: Profile, source: Source, about: Mapping[str, Any]) -> Scorer:
@@ -125,4 +124,16 @@ def build_aesthetic(name: str, how: Profile, source: Source, about: Mapping[str,
     way = "simulacra" if head.kind == "simulacra" else "openai-clip"
     reading = replace(how.reading, preparation=PROFILES[way])
     clip = read_clip(replace(source, weights=place), reading)
-    return AestheticScorer(clip, head, {**about, "clip": place.source})
+    terms = HEADS[head.kind]
+    known = {"matches": terms.matches, "licence": terms.licence, "clip": place.source}
+    return AestheticScorer(clip, head, {**about, **known})
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not know or this machine does not have."""
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise SettingsError(f"device is '{device}', expected cpu, cuda or cuda:NUMBER") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(f"device is '{device}', but torch finds no GPU here; expected cpu")

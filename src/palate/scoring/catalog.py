@@ -22,6 +22,7 @@ from palate.scoring.builders import (
     build_clip,
     build_image_reward,
     build_mps,
+    check_device,
     read_clip,
 )
 from palate.scoring.networks import ClipScorer
@@ -41,7 +42,7 @@ class Entry:
 
 
 def load(  # noqa: PLR0913 - each is a file or a choice that only some scorers have
-    scorer: str,
+    scorer: str | Path,
     weights: str | Path | None = None,
     *,
     profile: str | None = None,
@@ -69,33 +70,30 @@ def load(  # noqa: PLR0913 - each is a file or a choice that only some scorers h
     Raises:
         CheckpointError: an unknown name, or weights that are missing, damaged, or those of another model.
     """
-    name, _, after = scorer.partition("@")
+    check_device(device)
+    spec = str(scorer)
+    path, name, after = Path(spec), spec, ""
+    if not path.exists() and "@" in spec:
+        name, _, after = spec.rpartition("@")
+        path = Path(name)
+    source = Source(
+        weights=None if weights is None else locate(weights),
+        tokenizer=_path(tokenizer),
+        architecture=_path(architecture),
+        clip=None if clip is None else locate(clip),
+        condition=condition,
+        mask_threshold=mask_threshold,
+        device=device,
+    )
     if name in SCORERS:
-        source = Source(
-            weights=None if weights is None else locate(weights),
-            tokenizer=_path(tokenizer),
-            architecture=_path(architecture),
-            clip=None if clip is None else locate(clip),
-            condition=condition,
-            mask_threshold=mask_threshold,
-            device=device,
-        )
         return _by_name(name, profile or after or None, source)
-    path = Path(scorer)
     if path.is_dir():
         if weights is not None:
             raise CheckpointError(
                 f"{scorer}: a folder brings its own weights, but {weights} was given too"
             )
-        source = Source(
-            weights=Located(path, path.resolve().name, None),
-            tokenizer=_path(tokenizer),
-            clip=None if clip is None else locate(clip),
-            condition=condition,
-            mask_threshold=mask_threshold,
-            device=device,
-        )
-        return _from_folder(path, source, profile)
+        source = replace(source, weights=Located(path, path.resolve().name, None))
+        return _from_folder(path, source, profile or after or None)
     if path.is_file():
         raise CheckpointError(
             f"{scorer}: a file does not say which scorer it is; expected a scorer's name with this file "
@@ -134,10 +132,9 @@ def _by_name(name: str, profile: str | None, source: Source) -> Scorer:
         if name != "miniature":
             raise CheckpointError(f"{name} needs its weights, expected {entry.weights}")
         source = replace(source, weights=Located(miniature_folder(), "in the package", None))
-    if name != "mps" and (source.condition or source.mask_threshold is not None):
-        raise CheckpointError(f"{name}: takes no condition or mask threshold, only mps does")
-    if name != "aesthetic" and source.clip is not None:
-        raise CheckpointError(f"{name}: takes no CLIP beside its weights, only aesthetic does")
+    elif name == "miniature":
+        raise CheckpointError("miniature brings its own weights; load other folders by their path")
+    _refuse_strangers(name, source)
     _refuse_another(name, source.weights.path if source.weights else None)
     how = entry.profiles[chosen]
     about = {
@@ -148,6 +145,19 @@ def _by_name(name: str, profile: str | None, source: Source) -> Scorer:
         "licence": entry.licence,
     }
     return entry.build(name, how, source, about)
+
+
+def _refuse_strangers(name: str, source: Source) -> None:
+    """Refuse what a scorer would not look at."""
+    if name != "mps" and (source.condition or source.mask_threshold is not None):
+        raise CheckpointError(f"{name}: takes no condition or mask threshold, only mps does")
+    if name != "aesthetic" and source.clip is not None:
+        raise CheckpointError(f"{name}: takes no CLIP beside its weights, only aesthetic does")
+    folder = source.weights.path if source.weights else None
+    if folder is not None and folder.is_dir() and source.architecture is not None:
+        raise CheckpointError(
+            f"{folder}: a folder says its own architecture, but {source.architecture} was given too"
+        )
 
 
 def _refuse_another(name: str, path: Path | None) -> None:
@@ -169,6 +179,7 @@ def _from_folder(path: Path, source: Source, profile: str | None) -> Scorer:
         return _by_name(said[0], profile or said[1], source)
     if profile is not None:
         raise CheckpointError(f"{path}: no profile '{profile}', a plain CLIP folder has none")
+    _refuse_strangers(str(path), source)
     clip = read_clip(source, AS_THE_FILES_SAY)
     unit = clip.about.get("unit", "cosine")
     if unit not in UNITS:
@@ -181,7 +192,9 @@ def _from_folder(path: Path, source: Source, profile: str | None) -> Scorer:
 
 _HPS_V2 = Reading(preparation=PROFILES["hps-v2"], activation="gelu", clean="openai", pad=0)
 _HPS_V2_OLD = replace(_HPS_V2, preparation=PROFILES["hps-v2-no-antialias"])
-_OPENAI = Reading(preparation=PROFILES["openai-clip"], clean="openai", pad=0)
+_OPENAI = Reading(
+    preparation=PROFILES["openai-clip"], activation="quick_gelu", clean="openai", pad=0
+)
 _TRANSFORMERS = Reading(preparation=PROFILES["transformers-clip"], clean="transformers", pad="end")
 _HPS_V2_PROFILES = {
     "official": Profile(

@@ -22,10 +22,12 @@ from palate.models.image_reward import ImageReward, save_image_reward
 from palate.models.mps import save_mps
 from palate.runs import RECORD, Run, atomic_path, start_run, write_atomic
 from palate.scoring.catalog import SCORERS, load, saved_as
-from palate.scoring.model_card import Origin, write_model_card
+from palate.scoring.model_card import Origin, terms_of, write_model_card
 from palate.scoring.networks import AestheticScorer, ClipScorer, ImageRewardScorer, MpsScorer
 from palate.scoring.scorer import Scorer
 
+# The miniature is no target: its weights are in the package, and others are not it.
+TARGETS = tuple(name for name in SCORERS if name != "miniature")
 # What a file of CLIP's tensors may be; its names and sizes do not tell.
 CLIPS = ("hps-v1", "hps-v2", "hps-v2.1", "pickscore", "clip-score")
 HEAD = "head.safetensors"
@@ -76,10 +78,12 @@ def convert_checkpoint(
         CheckpointError: a checkpoint that is missing, damaged, of another model, or that may be several.
         RunError: ``out`` holds something else, or cannot be written.
     """
+    if scorer is not None:
+        _check_target(scorer)
     places = {"checkpoint": locate(checkpoint)} | ({"clip": locate(clip)} if clip else {})
     path = places["checkpoint"].path
     judge = load(
-        scorer or tell_scorer(path),
+        scorer or _check_target(tell_scorer(path)),
         path,
         tokenizer=tokenizer,
         architecture=architecture,
@@ -157,8 +161,18 @@ def tell_scorer(path: Path) -> str:
         raise CheckpointError(_several(path))
     raise CheckpointError(
         f"{path}: its tensors are those of no scorer that is known: {some(names)}; if it is one, name it "
-        f"with --scorer, one of {', '.join(SCORERS)}"
+        f"with --scorer, one of {', '.join(TARGETS)}"
     )
+
+
+def _check_target(scorer: str) -> str:
+    """Give a scorer's name back; that of the miniature is refused."""
+    if scorer.partition("@")[0] == "miniature":
+        raise CheckpointError(
+            "miniature: its weights are in the package, so that there is nothing to convert; expected one of "
+            f"{', '.join(TARGETS)}"
+        )
+    return scorer
 
 
 def _tell_folder(folder: Path) -> str:
@@ -192,13 +206,13 @@ def _weights_file(path: Path) -> Path:
 
 def _about(judge: Scorer, origin: Origin) -> dict[str, Any]:
     """Give what the card says beside the network: enough to load the same scorer again, and where it is from."""
-    facts = judge.facts()
+    terms = terms_of(judge)
     return {
         "scorer": judge.name,
-        "profile": facts["profile"],
+        "profile": judge.facts()["profile"],
         "unit": judge.unit,
-        "licence": facts["licence"],
-        "matches": facts["matches"],
+        "licence": terms.licence,
+        "matches": terms.matches,
         "source": asdict(origin),
     }
 
@@ -214,10 +228,10 @@ def _write(judge: Scorer, folder: Path, about: dict[str, Any], *, half: bool) ->
     elif isinstance(judge, ClipScorer):
         save_clip(replace(judge.clip, about={}), folder, half=half, **about)
     elif isinstance(judge, MpsScorer):
-        _writetransformers_processor(judge.mps.clip, folder)
+        _write_processor(judge.mps.clip, folder)
         save_mps(replace(judge.mps, about={}), folder, half=half, **about)
     elif isinstance(judge, ImageRewardScorer):
-        _writetransformers_processor(judge.model, folder)
+        _write_processor(judge.model, folder)
         save_image_reward(replace(judge.model, about={}), folder, **about)
         if half:
             _halve(folder / "model.safetensors")
@@ -225,7 +239,7 @@ def _write(judge: Scorer, folder: Path, about: dict[str, Any], *, half: bool) ->
         raise CheckpointError(f"{judge.name}: only scorers of the catalogue are converted")
 
 
-def _writetransformers_processor(network: Clip | ImageReward, folder: Path) -> None:
+def _write_processor(network: Clip | ImageReward, folder: Path) -> None:
     """Write the preparation as transformers spells it, if it can."""
     if (processor := transformers_processor(network.preparation)) is not None:
         write_atomic(folder / "preprocessor_config.json", pretty_json(processor))

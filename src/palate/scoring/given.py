@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,52 @@ Picture = Image.Image | Tensor
 """A Pillow image, which is prepared as officially, or pixels in [0, 1] (3 × height × width)."""
 
 
-def as_pictures(images: Any) -> list[Picture]:
-    """Open and check what was given as images: one or several, in any mixture.
+def as_items(images: Any) -> list[Any]:
+    """Give what was given as images one by one; a tensor or array with four axes is a batch.
 
-    Paths are opened; Pillow images are taken as they are; 8-bit pixels (a tensor 3 × height × width, or an array
-    height × width × 3) become Pillow images; tensors of floats must lie in [0, 1] and stay tensors. A tensor with
-    four axes is a batch.
+    Raises DataError for something that holds no images.
+    """
+    if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
+        return list(images)
+    if isinstance(images, str | os.PathLike | Image.Image | Tensor | np.ndarray):
+        return [images]
+    if not isinstance(images, Iterable) or isinstance(images, Mapping):
+        raise DataError(f"images: found {_kind(images)}, expected paths, Pillow images or tensors")
+    return list(images)
+
+
+def as_picture(image: Any, place: int) -> Picture:
+    """Open and check one image.
+
+    A path is opened; a Pillow image is taken as it is; 8-bit pixels (a tensor 3 × height × width, or an array height ×
+    width × 3) become a Pillow image; a tensor of floats must lie in [0, 1] and stays a tensor.
 
     Raises DataError for anything else, and ImageError for a file that cannot be opened.
     """
-    if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
-        return [_picture(image, place) for place, image in enumerate(images)]
-    if isinstance(images, str | os.PathLike | Image.Image | Tensor | np.ndarray):
-        return [_picture(images, 0)]
-    if not isinstance(images, Iterable):
-        raise DataError(f"images: found {_kind(images)}, expected paths, Pillow images or tensors")
-    return [_picture(image, place) for place, image in enumerate(images)]
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, str | os.PathLike):
+        return open_picture(Path(image))
+    if isinstance(image, Tensor):
+        return _from_tensor(image, f"image {place}")
+    if isinstance(image, np.ndarray):
+        return _from_array(image, f"image {place}")
+    raise DataError(
+        f"image {place}: found {_kind(image)}, expected a path, a Pillow image or a tensor"
+    )
+
+
+def as_pixels(pixels: Any) -> Tensor:
+    """Check what is given to a scorer's `forward`: floats, images × 3 × height × width; give them in float32.
+
+    That they lie in [0, 1] is the caller's part: to look would make a GPU wait.
+    """
+    if not isinstance(pixels, Tensor) or pixels.ndim != 4 or pixels.shape[1] != 3:
+        found = tuple(pixels.shape) if isinstance(pixels, Tensor) else _kind(pixels)
+        raise DataError(f"pixels: found {found}, expected a tensor of images × 3 × height × width")
+    if not pixels.is_floating_point():
+        raise DataError(f"pixels: found {pixels.dtype}, expected floats in [0, 1]")
+    return pixels.float()
 
 
 def paired(images: int, prompts: Any) -> list[str]:
@@ -47,6 +77,8 @@ def paired(images: int, prompts: Any) -> list[str]:
         return [prompts] * images
     if isinstance(prompts, Image.Image | Tensor | np.ndarray | os.PathLike):
         raise DataError(_swapped(prompts))
+    if not isinstance(prompts, Iterable) or isinstance(prompts, Mapping):
+        raise DataError(f"prompts: found {_kind(prompts)}, expected a text, or one for each image")
     texts = list(prompts)
     for text in texts:
         if not isinstance(text, str):
@@ -62,20 +94,6 @@ def _swapped(found: object) -> str:
 
 def _kind(value: object) -> str:
     return f"a {type(value).__name__}"
-
-
-def _picture(image: Any, place: int) -> Picture:
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, str | os.PathLike):
-        return open_picture(Path(image))
-    if isinstance(image, Tensor):
-        return _from_tensor(image, f"image {place}")
-    if isinstance(image, np.ndarray):
-        return _from_array(image, f"image {place}")
-    raise DataError(
-        f"image {place}: found {_kind(image)}, expected a path, a Pillow image or a tensor"
-    )
 
 
 def _from_tensor(image: Tensor, where: str) -> Picture:

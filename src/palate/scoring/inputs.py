@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,29 @@ class Gathered:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class GivenPrompts:
+    """Prompts by the name of their image, from the file ``origin``; ``served`` says whom each has served."""
+
+    origin: Path
+    prompts: Mapping[str, str]
+    served: dict[str, str] = field(default_factory=dict)
+
+    def of(self, image: str, names: Sequence[str]) -> str:
+        """Give the prompt of an image that goes by some names.
+
+        Raises DataError where it has none, and where its line was that of another image before.
+        """
+        name = next((name for name in names if name in self.prompts), None)
+        if name is None:
+            raise DataError(f"{self.origin}: has no prompt for image '{image}'")
+        if (other := self.served.setdefault(name, image)) != image:
+            raise DataError(
+                f"{self.origin}: '{name}' may be '{other}' or '{image}'; expected each with its folder"
+            )
+        return self.prompts[name]
+
+
 def gather_images(
     paths: Sequence[Path],
     *,
@@ -56,7 +79,7 @@ def gather_images(
     """
     if prompt is not None and prompts is not None:
         raise DataError("prompts come from one text or from a file; give --prompt or --prompts")
-    given = read_prompts(prompts) if prompts is not None else None
+    given = GivenPrompts(prompts, read_prompts(prompts)) if prompts is not None else None
     if prompt is None and given is None and not need_prompts and not any(map(_is_table, paths)):
         prompt = ""
     alone = [path for path in paths if _is_table(path) or path.suffix.lower() in _MANIFESTS]
@@ -65,8 +88,8 @@ def gather_images(
     if alone and not _is_table(alone[0]):
         return read_manifest(alone[0], prompt, given, need_prompts=need_prompts)
     if alone:
-        return _from_table(alone[0], prompt, given, prompts)
-    rows = [row for path in paths for row in _from_path(path, prompt, given, prompts)]
+        return _from_table(alone[0], prompt, given)
+    rows = [row for path in paths for row in _from_path(path, prompt, given)]
     if not rows:
         raise DataError("no image was given")
     return Gathered(to_table(_once(rows), "images"), Path())
@@ -85,7 +108,7 @@ def _is_table(path: Path) -> bool:
 def read_manifest(
     path: Path,
     prompt: str | None = None,
-    given: Mapping[str, str] | None = None,
+    given: GivenPrompts | None = None,
     *,
     need_prompts: bool = True,
 ) -> Gathered:
@@ -105,7 +128,7 @@ def read_manifest(
             known = need_prompts or any(column in facts for column in wanted)
             text = _cell(facts, wanted, where) if known else ""
         else:
-            text = _prompt_of([name, Path(name).name], prompt, given, str(path))
+            text = _prompt_of([name, Path(name).name], prompt, given)
         if (name, text) in pairs:
             raise DataError(f"{where}: image '{name}' stands there twice with the same prompt")
         pairs[name, text] = None
@@ -187,9 +210,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Any, Any]]:
         yield number, facts["image"], facts["prompt"]
 
 
-def _from_table(
-    path: Path, prompt: str | None, given: Mapping[str, str] | None, file: Path | None
-) -> Gathered:
+def _from_table(path: Path, prompt: str | None, given: GivenPrompts | None) -> Gathered:
     """Read a table of images, with other prompts if some are given."""
     if path.is_dir():
         images, folder = load_dataset(path).images, path
@@ -197,7 +218,7 @@ def _from_table(
         images, folder = read_table(path, "images"), path.parent
     if prompt is not None or given is not None:
         keys = images["image"].to_pylist()
-        texts = [_prompt_of([key], prompt, given, f"{file}") for key in keys]
+        texts = [_prompt_of([key], prompt, given) for key in keys]
         place = images.schema.get_field_index("prompt")
         images = images.set_column(place, images.schema.field(place), [texts])
     if not len(images):
@@ -205,9 +226,7 @@ def _from_table(
     return Gathered(images, folder)
 
 
-def _from_path(
-    path: Path, prompt: str | None, given: Mapping[str, str] | None, file: Path | None
-) -> Iterator[Image]:
+def _from_path(path: Path, prompt: str | None, given: GivenPrompts | None) -> Iterator[Image]:
     """Give the images of one file or folder."""
     if path.is_dir():
         files, base = find_images(path), path
@@ -217,7 +236,6 @@ def _from_path(
         files, base = [path], path.parent
     else:
         raise DataError(f"{path}: no such file or folder")
-    origin = f"{file}"
     if prompt is None and given is None:
         beside = [base / name for name in _PROMPT_FILES if (base / name).is_file()]
         if len(beside) > 1:
@@ -225,12 +243,12 @@ def _from_path(
                 f"{base}: holds {beside[0].name} and {beside[1].name}; say which by --prompts"
             )
         if beside:
-            given, origin = read_prompts(beside[0]), str(beside[0])
+            given = GivenPrompts(beside[0], read_prompts(beside[0]))
     for image in files:
         inside = image.relative_to(base).as_posix()
         yield Image(
             image=inside if path.is_dir() else path.as_posix(),
-            prompt=_prompt_of([str(image), inside, image.name], prompt, given, origin, image),
+            prompt=_prompt_of([str(image), inside, image.name], prompt, given, image),
             path=image.resolve().as_posix(),
             sha256=hash_image(image),
         )
@@ -239,18 +257,14 @@ def _from_path(
 def _prompt_of(
     names: Sequence[str],
     prompt: str | None,
-    given: Mapping[str, str] | None,
-    origin: str,
+    given: GivenPrompts | None,
     image: Path | None = None,
 ) -> str:
     """Find the prompt of an image that goes by some names."""
     if prompt is not None:
         return prompt
     if given is not None:
-        for name in names:
-            if name in given:
-                return given[name]
-        raise DataError(f"{origin}: has no prompt for image '{names[0]}'")
+        return given.of(names[0], names)
     if image is not None and image.with_suffix(".txt").is_file():
         return read_text(image.with_suffix(".txt")).strip()
     raise DataError(f"{names[0]}: has no prompt; give --prompt TEXT or --prompts FILE")

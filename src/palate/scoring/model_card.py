@@ -9,8 +9,9 @@ from typing import Any
 from palate.models.mps import CONDITIONS
 from palate.models.pixels import Preparation
 from palate.scoring.catalog import SCORERS
-from palate.scoring.networks import ClipScorer, ImageRewardScorer, MpsScorer
+from palate.scoring.networks import AestheticScorer, ClipScorer, ImageRewardScorer, MpsScorer
 from palate.scoring.scorer import Scorer
+from palate.scoring.terms import HEADS, Terms
 from palate.scoring.units import describe_unit
 
 _COMPARE = "Scores of one prompt's images compare; scores of different prompts do not."
@@ -22,6 +23,14 @@ _RESIZES = {
     "longer": "the longer edge is brought to {size} pixels and the rest padded with black",
     "exact": "the image is stretched to {size} × {size} pixels",
 }
+
+
+def terms_of(scorer: Scorer) -> Terms:
+    """Give what is known of a scorer of the catalogue; of an aesthetic head, by its kind."""
+    if isinstance(scorer, AestheticScorer):
+        return HEADS[scorer.head.kind]
+    facts = scorer.facts()
+    return Terms(SCORERS[scorer.name].what, facts["matches"], facts["licence"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +59,21 @@ def write_model_card(scorer: Scorer, origin: Origin, *, half: bool, loss: float 
     ``loss`` is the largest change of a score by 16-bit weights that was seen, in the scorer's unit, or None where no
     weight changed.
     """
-    facts = scorer.facts()
-    entry = SCORERS[scorer.name]
+    facts, terms = scorer.facts(), terms_of(scorer)
     title = f"{scorer.name}@{facts['profile']}"
     rows = {
         "Scorer": f"`{title}`, dimension {scorer.dimension}",
         "Unit": f"{scorer.unit}: {describe_unit(scorer.unit)}; higher is better",
-        "Official path": facts["matches"],
+        "Official path": terms.matches,
         "Converted from": origin.line(),
-        **({"With the CLIP": origin.clip.line()} if origin.clip else {}),
         **({"Kind of head": facts["head"]} if "head" in facts else {}),
         "Weights": _weights(scorer.unit, half=half, loss=loss),
         "Fingerprint": f"`{scorer.fingerprint}`",
-        "Licence of the weights": facts["licence"],
-    }
+    } | _licences(scorer, terms, origin)
     table = "\n".join(f"| {name} | {text} |" for name, text in rows.items())
     parts = [
-        _front_matter(scorer, str(facts["licence"])),
-        f"# {title}\n\nThis is {entry.what}.",
+        _front_matter(scorer, terms.licence),
+        f"# {title}\n\nThis is {terms.what}.",
         f"| | |\n| --- | --- |\n{table}",
         *([_COMPARE] if scorer.reads_prompts else []),
         f"## Use with Palate\n\n{_use_palate(scorer, facts)}",
@@ -79,8 +85,21 @@ def write_model_card(scorer: Scorer, origin: Origin, *, half: bool, loss: float 
     return "\n\n".join(parts) + "\n"
 
 
+def _licences(scorer: Scorer, terms: Terms, origin: Origin) -> dict[str, str]:
+    """Write the licences of what is in the folder: beside an aesthetic head, there is a CLIP that has its own."""
+    if not isinstance(scorer, AestheticScorer):
+        return {"Licence of the weights": terms.licence}
+    clip = origin.clip.line() if origin.clip else "that of the source folder"
+    return {
+        "Licence of the head": terms.licence,
+        "CLIP in this folder": f"{clip}; licence: its own, not known here",
+    }
+
+
 def _front_matter(scorer: Scorer, licence: str) -> str:
     """Write what the Hub reads. Only a plain CLIP is something that transformers can load."""
+    if isinstance(scorer, AestheticScorer):
+        licence = "that of the CLIP is not known"
     plain = isinstance(scorer, ClipScorer)
     tags = ["palate", "text-to-image", "human-preference", scorer.name, *["clip"] * plain]
     lines = [f"library_name: {'transformers' if plain else 'palate'}"]

@@ -94,10 +94,16 @@ class MpsScorer(NetworkScorer):
         }
         super().__init__(eye, "mps", "logit", dimension, facts)
 
-    def on(self, condition: str) -> MpsScorer:
-        """Give the scorer of another condition, a dimension's name or words, on the same network."""
-        words = CONDITIONS.get(condition, condition)
-        return MpsScorer(self.mps, condition, words, self.mask_threshold, self.given)
+    def on(self, condition: str | None = None, mask_threshold: float | None = None) -> MpsScorer:
+        """Give the scorer of another condition (a dimension's name or words) or threshold, on the same network."""
+        dimension = self.dimension if condition is None else condition
+        words = self.condition if condition is None else CONDITIONS.get(condition, condition)
+        given, threshold = self.given, self.mask_threshold
+        if mask_threshold is not None and mask_threshold != threshold:
+            profile = f"{given['profile']}, " if "profile" in given else ""
+            given = {**given, "profile": f"{profile}mask threshold changed", "matches": None}
+            threshold = mask_threshold
+        return MpsScorer(self.mps, dimension, words, threshold, given)
 
     def identify(self) -> str:
         """Hash weights, tokens, preparation, condition and threshold."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,17 @@ from palate.errors import DataError
 from palate.runs import write_atomic
 from palate.scoring.standing import standing
 
+ENDINGS = (".parquet", ".csv", ".jsonl")
 _NUMBERS = {"value": float, "tokens_given": int, "tokens_kept": int, "area_kept": float}
+
+
+def is_score_file(path: Path) -> bool:
+    """Tell a file of scores from a folder for them; the name of some other kind of file is refused."""
+    if path.suffix.lower() in ENDINGS:
+        return True
+    if re.fullmatch(r"\.[A-Za-z]{2,5}", path.suffix) and not path.is_dir():
+        raise DataError(f"{path}: scores are written as {', '.join(ENDINGS)}, or into a folder")
+    return False
 
 
 def write_scores(scores: Any, path: Path) -> None:
@@ -26,7 +37,7 @@ def write_scores(scores: Any, path: Path) -> None:
     ``.parquet`` holds the table alone. ``.csv`` and ``.jsonl`` also say where each image stands among those of its
     prompt: ``rank`` (1 is best), ``percentile`` and ``share`` (softmax).
     """
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         sink = io.StringIO()
         rows = rows_with_standing(scores)
         names = [*SCORES.names, "rank", "percentile", "share"]
@@ -34,10 +45,10 @@ def write_scores(scores: Any, path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
         write_atomic(path, sink.getvalue())
-    elif path.suffix == ".jsonl":
+    elif path.suffix.lower() == ".jsonl":
         lines = [json.dumps(row, ensure_ascii=False) for row in rows_with_standing(scores)]
         write_atomic(path, "".join(f"{line}\n" for line in lines))
-    elif path.suffix == ".parquet":
+    elif path.suffix.lower() == ".parquet":
         write_table(scores, path)
     else:
         raise DataError(f"{path}: scores are written as .parquet, .csv or .jsonl")
@@ -45,11 +56,11 @@ def write_scores(scores: Any, path: Path) -> None:
 
 def read_scores(path: Path) -> Any:
     """Read a table of scores that :func:`write_scores` wrote."""
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return read_table(path, "scores")
-    if path.suffix not in {".csv", ".jsonl"}:
+    if path.suffix.lower() not in {".csv", ".jsonl"}:
         raise DataError(f"{path}: scores are read from .parquet, .csv or .jsonl")
-    lines: Any = csv_rows(path) if path.suffix == ".csv" else json_lines(path)
+    lines: Any = csv_rows(path) if path.suffix.lower() == ".csv" else json_lines(path)
     rows = []
     for number, found in lines:
         facts = {name: found.get(name) for name in SCORES.names}
@@ -60,10 +71,13 @@ def read_scores(path: Path) -> Any:
     return to_table(rows, "scores")
 
 
-def rows_with_standing(scores: Any) -> list[dict[str, Any]]:
-    """Give the rows of a table with rank, percentile and softmax share; None where there is none."""
+def rows_with_standing(scores: Any, most: int | None = None) -> list[dict[str, Any]]:
+    """Give rows of a table with rank, percentile and softmax share; None where there is none.
+
+    With ``most`` only the first rows are given; their standing is among all.
+    """
     stand = standing(scores)
-    rows: list[dict[str, Any]] = scores.to_pylist()
+    rows: list[dict[str, Any]] = scores.slice(0, most).to_pylist()
     for place, row in enumerate(rows):
         row["rank"] = int(stand.rank[place]) or None
         row["percentile"] = _rounded(stand.percentile[place], 2)

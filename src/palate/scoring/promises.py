@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from palate.scoring.scorer import Scored, Scorer
+from palate.scoring.units import COSINES, cosine_scale
 
-_SCALES = {"cosine": 1.0, "hps": 100.0, "logit": 100.0}
 _PROMPTS = (
     "a red fox sitting under an old oak, watercolor",
     "",
@@ -117,8 +117,8 @@ def _allowed(
     """Say which difference counts as none."""
     if tolerance is not None:
         return tolerance
-    if scorer.unit in _SCALES:
-        return 1e-5 * _SCALES[scorer.unit]
+    if scorer.unit in COSINES:
+        return 1e-5 * cosine_scale(scorer.unit, 100.0)[0]
     try:
         copies = [image.copy() for image in images]
         values = np.abs(scorer.judge(copies, list(prompts)).values)

@@ -19,7 +19,7 @@ from palate.errors import DataError, ImageError, RunError, SettingsError
 from palate.models.pixels import open_picture
 from palate.runs import start_run, track
 from palate.scoring.inputs import Gathered, hash_table
-from palate.scoring.output import read_scores, write_scores
+from palate.scoring.output import is_score_file, read_scores, write_scores
 from palate.scoring.scorer import NetworkScorer, Scored, Scorer
 
 
@@ -61,8 +61,8 @@ def score_images(
     written, unless ``allow_errors``; then the same command tries these images again.
     """
     judges = _several(scorers)
-    as_file = out.suffix in {".parquet", ".csv", ".jsonl"}
-    beside = out.stem if out.suffix == ".parquet" else out.name
+    as_file = is_score_file(out)
+    beside = out.stem if out.suffix.lower() == ".parquet" else out.name
     folder, path = (
         (out.with_name(f"{beside}.run"), out) if as_file else (out, out / "scores.parquet")
     )
@@ -271,7 +271,8 @@ def _batches(
             path = image_path({"image": row.image, "path": row.path}, folder)
             return open_picture(path, exif=settings.exif)
         except ImageError as error:
-            return str(error)
+            # a table may be given away: it names the image, not where it lies on this machine
+            return str(error).replace(str(path), row.image)
 
     parts = [rows[start : start + settings.batch] for start in range(0, len(rows), settings.batch)]
     with ThreadPoolExecutor(settings.workers) as pool:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import Any, final
 
 import numpy as np
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from palate.errors import DataError
 from palate.models.pixels import Preparation, area_kept, prepare, prepare_tensor
 from palate.scoring.card import Card, make_card
-from palate.scoring.given import as_pictures, paired, split_kinds
+from palate.scoring.given import Picture, as_items, as_picture, as_pixels, paired, split_kinds
 
 _REMEMBERED_BYTES = 256 * 2**20
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,21 +96,31 @@ class Scorer(ABC):
         return make_card(self.name, self.dimension, self.unit, self.fingerprint, self.facts())
 
     @final
-    def score(self, images: Any, prompts: Any = "") -> NDArray[np.float32]:
+    def score(self, images: Any, prompts: Any = None) -> NDArray[np.float32]:
         """Score images for their prompts: float32, one number per image, higher is better.
 
         Args:
             images: one or several paths, Pillow images, or tensors: 8-bit, or floats in [0, 1], each 3 × height ×
                 width, or a batch of them. Files, Pillow images and 8-bit pixels are prepared as officially; floats as
-                :meth:`forward` does.
-            prompts: one text for all images, or one for each.
+                :meth:`forward` does. Files are opened a few at a time.
+            prompts: one text for all images, or one for each; only a scorer that reads none can do without.
 
         Raises:
             DataError: anything else, or another number of prompts than of images.
             ImageError: a file that cannot be opened.
         """
-        pictures = as_pictures(images)
-        texts = paired(len(pictures), prompts)
+        items = as_items(images)
+        if prompts is None and self.reads_prompts:
+            raise DataError(f"{self.name} reads prompts, expected a text or one for each image")
+        texts = paired(len(items), "" if prompts is None else prompts)
+        values = np.empty(len(items), dtype=np.float32)
+        for start in range(0, len(items), _AT_ONCE):
+            here = slice(start, start + _AT_ONCE)
+            pictures = [as_picture(item, place) for place, item in enumerate(items[here], start)]
+            values[here] = self._score_some(pictures, texts[here])
+        return values
+
+    def _score_some(self, pictures: list[Picture], texts: list[str]) -> NDArray[np.float32]:
         values = np.empty(len(pictures), dtype=np.float32)
         plain, tensors = split_kinds(pictures)
         judged = self.judge([pictures[i] for i in plain], [texts[i] for i in plain])  # type: ignore[misc]
@@ -203,7 +216,7 @@ class NetworkScorer(Scorer):
         """Take the eye and the names; ``about`` goes on the card."""
         self.eye, self.about = eye, dict(about or {})
         self._name, self._unit, self._dimension = name, unit, dimension
-        self._memory = _Memory()
+        self._memory, self._lock = _Memory(), Lock()
 
     @property
     def name(self) -> str:
@@ -270,13 +283,18 @@ class NetworkScorer(Scorer):
         self, pixels: Float[Tensor, "images 3 height width"], prompts: Sequence[str]
     ) -> Float[Tensor, " images"]:
         """Score pixels in [0, 1], with gradients to the pixels (not to the text)."""
+        pixels = as_pixels(pixels)
         texts = paired(len(pixels), prompts)
         if len(pixels) == 0:
             return pixels.sum((1, 2, 3))
         return self.compare(self.eye.see_tensor(pixels), self._read(texts).states)
 
     def _read(self, prompts: Sequence[str]) -> Read:
-        """Read prompts, each distinct one once."""
+        """Read prompts, each distinct one once; one thread at a time."""
+        with self._lock:
+            return self._read_alone(prompts)
+
+    def _read_alone(self, prompts: Sequence[str]) -> Read:
         memory = self._memory
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in memory.rows]
         for start in range(0, len(new), self.batch):

@@ -15,16 +15,29 @@ class Unit:
     logits: float | None
 
 
+# ImageReward learns from differences of its raw reward, of which the score is the standardised one.
+REWARD_DEVIATION = 1.0333394966054072
+
 UNITS: dict[str, Unit] = {
     "cosine": Unit("cosine between image and text features, from -1 to 1", 100.0),
     "hps": Unit("100 × cosine, as the HPS papers print it", 1.0),
     "logit": Unit("exp(logit scale) × cosine", 1.0),
     "reward": Unit(
-        "ImageReward's standardised reward: mean 0 and deviation 1 on its authors' data", 1.0
+        "ImageReward's standardised reward: mean 0 and deviation 1 on its authors' data",
+        REWARD_DEVIATION,
     ),
     "rating": Unit("rating of the image alone, about 1 to 10", None),
-    "clipscore": Unit("2.5 × max(cosine, 0), Hessel et al. 2021", 40.0),
-    "clipscore-100": Unit("100 × max(cosine, 0), as torchmetrics", 1.0),
+    "clipscore": Unit("2.5 × max(cosine, 0), Hessel et al. 2021", None),
+    "clipscore-100": Unit("100 × max(cosine, 0), as torchmetrics", None),
+}
+
+# units made of a cosine: its factor (None: the logit scale of the weights), and whether negative scores are cut to 0
+COSINES: dict[str, tuple[float | None, bool]] = {
+    "cosine": (1.0, False),
+    "hps": (100.0, False),
+    "logit": (None, False),
+    "clipscore": (2.5, True),
+    "clipscore-100": (100.0, True),
 }
 
 
@@ -37,7 +50,7 @@ def softmax_factor(unit: str) -> float | None:
     """Give what a score is multiplied by before a softmax over a prompt's images, or None if that means nothing.
 
     The HPS paper takes the softmax of 100 × cosine, which is CLIP's logit scale; PickScore, MPS and ImageReward take
-    that of their scores.
+    that of their scores (ImageReward before they are standardised). No softmax of CLIPScore or of ratings is published.
     """
     return UNITS[unit].logits if unit in UNITS else None
 
@@ -47,13 +60,7 @@ def cosine_scale(unit: str, logit_scale: float) -> tuple[float, bool]:
 
     Raises DataError for a unit that is not made of a cosine.
     """
-    known = {
-        "cosine": (1.0, False),
-        "hps": (100.0, False),
-        "logit": (logit_scale, False),
-        "clipscore": (2.5, True),
-        "clipscore-100": (100.0, True),
-    }
-    if unit not in known:
-        raise DataError(f"unit is {unit!r}, expected one of {', '.join(known)}")
-    return known[unit]
+    if unit not in COSINES:
+        raise DataError(f"unit is {unit!r}, expected one of {', '.join(COSINES)}")
+    factor, cut = COSINES[unit]
+    return (logit_scale if factor is None else factor), cut

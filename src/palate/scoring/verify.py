@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from palate.errors import DataError
+from palate.errors import DataError, SettingsError
 from palate.models.mps import CONDITIONS
 from palate.models.pixels import open_picture
 from palate.runs import hash_file
@@ -101,19 +101,22 @@ PUBLISHED: dict[str, Published] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One case: what was published and what was found, in the scorer's unit, and whether they match."""
+    """One case: what was expected and what was found, in the scorer's unit, and whether they match."""
 
     image: str
     prompt: str
-    published: float
+    expected: float
     found: float
     difference: float
     matched: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """How a scorer compares with numbers from elsewhere; ``tolerance`` and all numbers are in its unit."""
+    """How a scorer compares with numbers from elsewhere; ``tolerance`` and all numbers are in its unit.
+
+    ``published`` tells its authors' numbers from those that the user gave.
+    """
 
     scorer: str
     unit: str
@@ -121,6 +124,7 @@ class Verification:
     tolerance: float
     why: str
     rows: tuple[Row, ...]
+    published: bool
 
     @property
     def matched(self) -> bool:
@@ -159,7 +163,13 @@ def verify_published(scorer: Scorer, published: Published, images: Path) -> Veri
     rows = _compare(scorer, published.cases, images, published.tolerance)
     card = scorer.card()
     return Verification(
-        card.line, scorer.unit, published.source, published.tolerance, published.why, rows
+        scorer=card.line,
+        unit=scorer.unit,
+        source=published.source,
+        tolerance=published.tolerance,
+        why=published.why,
+        rows=rows,
+        published=True,
     )
 
 
@@ -172,8 +182,11 @@ def verify_cases(
     ``condition`` (words, or the name of a dimension) and ``mask_threshold``; and ``sha256`` of the picture, if that is
     to be checked. ``tolerance`` is in the scorer's unit; by default 1e-4 of a cosine, and 1e-3 of other scores.
 
-    Raises DataError for a file that is not this, and for a picture that is missing or another one.
+    Raises DataError for a file that is not this, and for a picture that is missing or another one, and SettingsError
+    for a tolerance that is none.
     """
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise SettingsError(f"tolerance is {tolerance:g}, expected 0 or a larger number")
     given = read_cases(cases)
     if tolerance is None:
         cosine = all(case.measure == "cosine" for case in given)
@@ -182,7 +195,15 @@ def verify_cases(
     else:
         why = "as given"
     rows = _compare(scorer, given, images, tolerance)
-    return Verification(scorer.card().line, scorer.unit, str(cases), tolerance, why, rows)
+    return Verification(
+        scorer=scorer.card().line,
+        unit=scorer.unit,
+        source=str(cases),
+        tolerance=tolerance,
+        why=why,
+        rows=rows,
+        published=False,
+    )
 
 
 def read_cases(path: Path) -> list[Case]:
@@ -226,7 +247,7 @@ def _compare(
         path = images / case.image
         if case.sha256 is not None and (found := hash_file(path)) != case.sha256:
             raise DataError(
-                f"{path}: is another picture than the published one (SHA-256 {found[:12]}…, "
+                f"{path}: is another picture than the one of that score (SHA-256 {found[:12]}…, "
                 f"expected {case.sha256[:12]}…)"
             )
         key = (case.condition, case.mask_threshold)
