@@ -19,6 +19,9 @@ from palate.data.records import Image, Score
 from palate.data.tables import to_table
 from palate.errors import RunError, SettingsError
 from palate.evaluation.gallery import disagreement, write_gallery
+from palate.models.tiny import tiny_clip
+from palate.scoring.networks import ClipScorer
+from palate.scoring.score import score_table
 from palate.stats.correlation import kendall
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
@@ -413,3 +416,14 @@ def test_disagreement_of_two_scorers_is_one_minus_the_kendall_of_the_statistics(
     assert disagreement(np.array([a, b])) == pytest.approx(1 - tau, abs=1e-12)
     assert disagreement(np.array([a, a])) == pytest.approx(0, abs=1e-12)
     assert disagreement(np.array([a, -a])) == pytest.approx(2, abs=1e-12)
+
+
+def test_an_unreadable_image_is_told_once_and_not_where_it_lies(tmp_path):
+    """The same file fails when it is scored and when it is drawn, and the page may be given away."""
+    (tmp_path / "a.png").write_text("no picture")
+    images = to_table([Image(image="a.png", prompt="a fox", path="a.png")], "images")
+    scores = score_table(images, tmp_path, ClipScorer(tiny_clip(0), "tiny"))
+    write_gallery(scores, images, tmp_path, tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text("utf-8"))
+    assert page.cards[0][0].text.count("is no image of a known format") == 1
+    assert str(tmp_path) not in page.text

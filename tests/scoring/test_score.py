@@ -376,3 +376,15 @@ def test_a_full_disk_is_a_sentence_and_leaves_no_table(folder, saved, tmp_path):
         assert not list(disk.rglob("*.parquet"))
     finally:
         subprocess.run(["umount", str(disk)], check=False)
+
+
+def test_an_image_without_a_file_is_a_row_with_an_error(folder, scorer):
+    rows = [
+        Image(image="00.png", prompt="a fox", path="00.png"),
+        Image(image="lost", prompt="a fox"),
+    ]
+    scores = score_table(to_table(rows, "images"), folder, scorer)
+    assert scores["error"].to_pylist() == [
+        None,
+        "image 'lost' has no file in the table of images",
+    ]

@@ -207,6 +207,17 @@ def image_path(row: Image | Mapping[str, Any], folder: Path | str) -> Path:
     return Path(folder) / path
 
 
+def image_fault(error: ImageError, row: Mapping[str, Any], folder: Path | str) -> str:
+    """Say what is wrong with an image's file by the name of the file alone.
+
+    Tables and pages are given away, and should not tell where files lie on this machine.
+    """
+    if row["path"] is None:
+        return str(error)
+    path = image_path(row, folder)
+    return str(error).replace(str(path), path.name)
+
+
 def stored_path(path: Path | str, folder: Path | str) -> str:
     """Return a path as the table stores it: relative if inside the folder, else absolute.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from palate.data.images import open_image
-from palate.data.tables import image_path
+from palate.data.tables import image_fault, image_path
 from palate.errors import ImageError, SettingsError
 from palate.evaluation.report import PAGES, SERIES, write_report
 from palate.runs import track
@@ -333,8 +333,9 @@ def _draw(card: _Card, row: Row | None, folder: Path, side: int, *, exif: bool) 
         picture = open_image(image_path(row, folder), exif=exif)
     except ImageError as error:
         # mostly what the scorers said already; another reason if the file is gone since
-        known = any(str(error) in told for told in card.errors)
-        return card if known else replace(card, errors=[*card.errors, str(error)])
+        fault = image_fault(error, row, folder)
+        known = any(fault in told for told in card.errors)
+        return card if known else replace(card, errors=[*card.errors, fault])
     return replace(card, picture=_picture(picture, card.areas, side))
 
 

@@ -69,8 +69,9 @@ def load_clip(
 def save_clip(clip: Clip, folder: Path, *, half: bool = False, **about: object) -> None:
     """Write a CLIP as a standard folder that Palate and transformers load.
 
-    ``half`` stores the weights in 16 bits; they are computed with in 32 bits all the same. ``about`` is added to what the folder says of itself in ``palate.json``, which is written last:
-    a folder with it is complete. Files that are already there are replaced one by one.
+    ``half`` stores the weights in 16 bits; they are computed with in 32 bits all the same. ``about``
+    is added to what the folder says of itself in ``palate.json``, which is written last: a folder
+    with it is complete. Files that are already there are replaced one by one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     precision = torch.float16 if half else torch.float32

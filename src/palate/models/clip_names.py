@@ -77,7 +77,7 @@ class Architecture:
 
 # (vision width, vision layers, patch, text width, text layers, embedding) of published CLIPs: their name, and how many
 # heads their towers have. Other sizes must say their heads.
-_PUBLISHED = {
+PUBLISHED = {
     (768, 12, 32, 512, 12, 512): ("ViT-B/32", 12, 8),
     (768, 12, 16, 512, 12, 512): ("ViT-B/16", 12, 8),
     (1024, 24, 14, 768, 12, 768): ("ViT-L/14", 16, 12),
@@ -140,7 +140,7 @@ def published_name(config: Any) -> str | None:
         *(vision.hidden_size, vision.num_hidden_layers, vision.patch_size),
         *(text.hidden_size, text.num_hidden_layers, config.projection_dim),
     )
-    return _PUBLISHED[key][0] if key in _PUBLISHED else None
+    return PUBLISHED[key][0] if key in PUBLISHED else None
 
 
 def _published_heads(sizes: Mapping[str, int], where: Path) -> dict[str, Any]:
@@ -152,12 +152,12 @@ def _published_heads(sizes: Mapping[str, int], where: Path) -> dict[str, Any]:
             *("transformer_width", "transformer_layers", "embed_dim"),
         )
     )
-    if key not in _PUBLISHED:
+    if key not in PUBLISHED:
         raise CheckpointError(
             f"{where}: the weights do not say how many attention heads they have; expected "
             "vision_heads and transformer_heads in an architecture file"
         )
-    _, vision, text = _PUBLISHED[key]
+    _, vision, text = PUBLISHED[key]
     return {"vision_heads": vision, "transformer_heads": text}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from palate.errors import CheckpointError
 from palate.models.checkpoint import Weights, check_names, read_json, read_weights
+from palate.models.clip import hash_weights
 from palate.models.clip_files import CARD, pretty_json
 from palate.models.pixels import Preparation, preparation_dict, preparation_from
 from palate.models.word_pieces import WordPieces, read_word_pieces
@@ -108,18 +107,13 @@ class ImageReward:
         The same function has the same fingerprint in whatever file it was stored, as long as its
         float32 values are the same.
         """
-        digest = hashlib.blake2b(digest_size=8)
         facts = _config(self) | {
             "preparation": preparation_dict(self.preparation),
             "context": self.tokenizer.context,
             "pieces": self.tokenizer.pieces,
             "standard": [self.mean, self.std],
         }
-        digest.update(json.dumps(facts, sort_keys=True).encode())
-        for name, value in sorted(_parts(self).state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return hash_weights(facts, _parts(self).state_dict())
 
 
 def load_image_reward(
@@ -149,15 +143,18 @@ def load_image_reward(
     return model
 
 
-def save_image_reward(model: ImageReward, folder: Path, **about: object) -> None:
+def save_image_reward(
+    model: ImageReward, folder: Path, *, half: bool = False, **about: object
+) -> None:
     """Write an ImageReward as a folder that Palate loads.
 
-    ``about`` is added to what the folder says of itself in ``palate.json``, which is written last:
+    ``half`` stores the weights in 16 bits. ``about`` is added to what the folder says of itself in ``palate.json``, which is written last:
     a folder with it is complete. Files that are already there are replaced one by one.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    precision = torch.float16 if half else torch.float32
     weights = {
-        name: value.detach().to("cpu", torch.float32).contiguous()
+        name: value.detach().to("cpu", precision).contiguous()
         for name, value in _parts(model).state_dict().items()
     }
     with atomic_path(folder / "model.safetensors") as temporary:

@@ -18,6 +18,7 @@ from palate.errors import CheckpointError, SettingsError
 from palate.models.checkpoint import Weights, read_json, read_weights, some
 from palate.models.clip import Clip, hash_weights
 from palate.models.clip_files import CARD, build_model, pretty_json
+from palate.models.clip_names import PUBLISHED
 from palate.models.cross_attention import CrossModel, CrossSizes, build_cross, cross_sizes
 from palate.models.pixels import preparation_dict, preparation_from
 from palate.models.tokens import find_tokenizer, read_tokenizer
@@ -49,9 +50,8 @@ full stop; ``word`` and ``things`` are in no part. The published weights saw onl
 
 _PREFIXES = ("model.", "cross_model.")
 _UNTOLD = ("num_attention_heads", "hidden_act")
-# (vision width, layers, patch, text width, layers, embedding) of laion/CLIP-ViT-H-14, which MPS
-# starts from: its weights do not tell that both towers have 16 heads and the exact GELU.
-_VIT_H = (1280, 32, 14, 1024, 24, 1024)
+# The CLIP that MPS starts from, laion's; its weights do not tell that it has the exact GELU.
+_BASE = "ViT-H/14"
 
 
 @dataclass(frozen=True)
@@ -276,11 +276,14 @@ def read_architecture(
         *(vision["hidden_size"], vision["num_hidden_layers"], vision["patch_size"]),
         *(text["hidden_size"], text["num_hidden_layers"], dim),
     )
-    known: dict[str, Any] = (
-        {"num_attention_heads": 16, "hidden_act": "gelu"} if key == _VIT_H else {}
-    )
+    base, *heads = PUBLISHED.get(key, ("", 0, 0))
     configs = {}
-    for name, sizes in (("vision_config", vision), ("text_config", text)):
+    for name, sizes, own in zip(
+        ("vision_config", "text_config"), (vision, text), heads, strict=True
+    ):
+        known: dict[str, Any] = {}
+        if base == _BASE:
+            known = {"num_attention_heads": own, "hidden_act": "gelu"}
         told = _section(said, name, source)
         _agree(sizes, told, f"{name}.", where, source)
         configs[name] = sizes | _untold(known | dict(told), sizes["hidden_size"], name, source)

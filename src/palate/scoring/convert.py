@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from palate.errors import CheckpointError, RunError
 from palate.models.aesthetic import save_head
@@ -232,9 +230,7 @@ def _write(judge: Scorer, folder: Path, about: dict[str, Any], *, half: bool) ->
         save_mps(replace(judge.mps, about={}), folder, half=half, **about)
     elif isinstance(judge, ImageRewardScorer):
         _write_processor(judge.model, folder)
-        save_image_reward(replace(judge.model, about={}), folder, **about)
-        if half:
-            _halve(folder / "model.safetensors")
+        save_image_reward(replace(judge.model, about={}), folder, half=half, **about)
     else:
         raise CheckpointError(f"{judge.name}: only scorers of the catalogue are converted")
 
@@ -243,13 +239,6 @@ def _write_processor(network: Clip | ImageReward, folder: Path) -> None:
     """Write the preparation as transformers spells it, if it can."""
     if (processor := transformers_processor(network.preparation)) is not None:
         write_atomic(folder / "preprocessor_config.json", pretty_json(processor))
-
-
-def _halve(path: Path) -> None:
-    """Store the weights of a file in 16 bits."""
-    weights = {name: value.to(torch.float16) for name, value in load_file(path).items()}
-    with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})
 
 
 def largest_change(one: Scorer, other: Scorer) -> float:

@@ -14,7 +14,7 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from palate.data.tables import SCORES, image_path, read_table, write_table
+from palate.data.tables import SCORES, image_fault, image_path, read_table, write_table
 from palate.errors import DataError, ImageError, RunError, SettingsError
 from palate.models.pixels import open_picture
 from palate.runs import start_run, track
@@ -267,12 +267,11 @@ def _batches(
     """Open images while the batch before is scored; what cannot be opened is a sentence instead."""
 
     def opened(row: _Row) -> PIL.Image.Image | str:
+        where = {"image": row.image, "path": row.path}
         try:
-            path = image_path({"image": row.image, "path": row.path}, folder)
-            return open_picture(path, exif=settings.exif)
+            return open_picture(image_path(where, folder), exif=settings.exif)
         except ImageError as error:
-            # a table may be given away: it names the image, not where it lies on this machine
-            return str(error).replace(str(path), row.image)
+            return image_fault(error, where, folder)
 
     parts = [rows[start : start + settings.batch] for start in range(0, len(rows), settings.batch)]
     with ThreadPoolExecutor(settings.workers) as pool:

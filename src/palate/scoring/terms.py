@@ -1,4 +1,4 @@
-"""What is known of each kind of aesthetic head: its code and its licence."""
+"""What is known of where weights come from: code and licence, for each kind of aesthetic head."""
 
 from __future__ import annotations
 

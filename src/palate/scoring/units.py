@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from palate.errors import DataError
+from palate.models.image_reward import STD as REWARD_DEVIATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +16,13 @@ class Unit:
     logits: float | None
 
 
-# ImageReward learns from differences of its raw reward, of which the score is the standardised one.
-REWARD_DEVIATION = 1.0333394966054072
-
 UNITS: dict[str, Unit] = {
     "cosine": Unit("cosine between image and text features, from -1 to 1", 100.0),
     "hps": Unit("100 × cosine, as the HPS papers print it", 1.0),
     "logit": Unit("exp(logit scale) × cosine", 1.0),
     "reward": Unit(
         "ImageReward's standardised reward: mean 0 and deviation 1 on its authors' data",
+        # its authors train on the raw reward, of which this is the standardised one
         REWARD_DEVIATION,
     ),
     "rating": Unit("rating of the image alone, about 1 to 10", None),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from palate.errors import DataError, SettingsError
-from palate.models.mps import CONDITIONS
 from palate.models.pixels import open_picture
 from palate.runs import hash_file
 from palate.scoring.networks import ClipScorer, MpsScorer
@@ -265,10 +264,7 @@ def _under(scorer: Scorer, case: Case) -> Scorer:
         return scorer
     if not isinstance(scorer, MpsScorer):
         raise DataError(f"{case.image}: {scorer.name} takes no condition or mask threshold")
-    named = case.condition or scorer.condition
-    words = CONDITIONS.get(named, named)
-    threshold = scorer.mask_threshold if case.mask_threshold is None else case.mask_threshold
-    return MpsScorer(scorer.mps, named, words, threshold, scorer.given)
+    return scorer.on(case.condition, case.mask_threshold)
 
 
 def _scale(scorer: Scorer, where: str) -> float:
