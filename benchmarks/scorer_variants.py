@@ -48,7 +48,9 @@ def prepared(**changes: Any) -> Score:
         eye = official.scorer.eye
         how = replace(eye.preparation, **changes)
         seen = Eye(eye.look, how, eye.device, lambda: "").see(official.images)
-        return official.scorer.judge_seen(seen, official.images, official.prompts).values
+        return official.scorer.judge_seen(
+            seen, [image.size for image in official.images], official.prompts
+        ).values
 
     return score
 
@@ -112,7 +114,9 @@ def clip_in_half(official: Official) -> Floats:
     scorer = ClipScorer(clip, official.name, unit="cosine")
     with torch.inference_mode():
         seen = clip.image_features(prepare(official.images, clip.preparation).half())
-    cosines = scorer.judge_seen(seen, official.images, official.prompts).values
+    cosines = scorer.judge_seen(
+        seen, [image.size for image in official.images], official.prompts
+    ).values
     return official.scorer.scale * cosines
 
 
@@ -139,7 +143,9 @@ def mps_in_half(official: Official) -> Floats:
     with torch.inference_mode():
         seen = mps.image_tokens(prepare(official.images, mps.clip.preparation).half())
     scorer = mps_with(official, mps)
-    return scorer.judge_seen(seen, official.images, official.prompts).values
+    return scorer.judge_seen(
+        seen, [image.size for image in official.images], official.prompts
+    ).values
 
 
 def mask_of_the_batch(official: Official, batch: int = 8) -> Floats:

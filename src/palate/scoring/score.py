@@ -308,7 +308,7 @@ def judge_together(
         key = scorer.eye.key if len(judges) > 1 else ""
         if key not in seen:
             seen[key] = scorer.eye.see(images)
-        scored.append(scorer.judge_seen(seen[key], images, prompts))
+        scored.append(scorer.judge_seen(seen[key], [image.size for image in images], prompts))
     return scored
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from palate.errors import DataError
-from palate.models.pixels import Preparation, area_kept, prepare, prepare_tensor
+from palate.models.pixels import Preparation, area_kept, finish, prepare_tensor, ready
 from palate.scoring.card import Card, make_card
 from palate.scoring.given import Picture, as_items, as_picture, as_pixels, paired, split_kinds
 
@@ -156,8 +156,12 @@ class Eye:
 
     def see(self, images: Sequence[Image.Image]) -> Tensor:
         """Give the features of pictures."""
+        return self.see_ready([ready(image, self.preparation) for image in images])
+
+    def see_ready(self, pixels: Sequence[NDArray[np.uint8] | NDArray[np.float32]]) -> Tensor:
+        """Give the features of what :func:`palate.models.pixels.ready` made of pictures."""
         with torch.inference_mode():
-            return self.look(prepare(images, self.preparation).to(self.device))
+            return self.look(finish(pixels, self.preparation, str(self.device)))
 
     def see_tensor(self, pixels: Float[Tensor, "images 3 height width"]) -> Tensor:
         """Give the features of pixels in [0, 1], with gradients."""
@@ -262,20 +266,23 @@ class NetworkScorer(Scorer):
         texts = paired(len(images), prompts)
         cuts = [slice(start, start + self.batch) for start in range(0, len(images), self.batch)]
         parts = [
-            self.judge_seen(self.eye.see(images[cut]), images[cut], texts[cut]) for cut in cuts
+            self.judge_seen(
+                self.eye.see(images[cut]), [image.size for image in images[cut]], texts[cut]
+            )
+            for cut in cuts
         ]
         return join_scored(parts)
 
     @final
     def judge_seen(
-        self, seen: Tensor, images: Sequence[Image.Image], prompts: Sequence[str]
+        self, seen: Tensor, sizes: Sequence[tuple[int, int]], prompts: Sequence[str]
     ) -> Scored:
-        """Score images whose features are known already; of the images only the sizes are read."""
+        """Score images whose features are known already; ``sizes`` are their width and height in pixels."""
         read = self._read(prompts)
         with torch.inference_mode():
             values = self.compare(seen, read.states).to("cpu", torch.float64).numpy()
         how = self.eye.preparation
-        area = np.array([area_kept(image.height, image.width, how) for image in images])
+        area = np.array([area_kept(height, width, how) for width, height in sizes])
         return Scored(values, read.given, read.kept, area)
 
     @final
