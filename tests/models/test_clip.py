@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,20 +36,38 @@ def features(clip):
         return clip.image_features(pixels), clip.text_features(ids), pixels, ids
 
 
+def transformers_twin(clip, *, legacy=False):
+    """The same weights in the classes of transformers, which Palate does not need for scoring."""
+    from transformers import CLIPConfig, CLIPModel
+
+    said = clip.model.config.to_dict()
+    if legacy:
+        said["text_config"]["eos_token_id"] = 2
+    theirs = CLIPModel(CLIPConfig.from_dict(said)).eval()
+    theirs.load_state_dict(clip.model.state_dict(), strict=True)
+    return theirs
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_the_parts_are_transformers_own_forward(official, legacy):
     for clip in (official, tiny_clip(3)):
-        config = clip.model.config.text_config
-        end = config.eos_token_id
-        config.eos_token_id = clip.model.text_model.eos_token_id = 2 if legacy else end
-        try:
-            images, texts, pixels, ids = features(clip)
-            with torch.inference_mode():
-                theirs = clip.model(input_ids=ids, pixel_values=pixels)
-        finally:
-            config.eos_token_id = clip.model.text_model.eos_token_id = end
-        assert torch.allclose(images, theirs.image_embeds, atol=2e-6)
-        assert torch.allclose(texts, theirs.text_embeds, atol=2e-6)
+        theirs = transformers_twin(clip, legacy=legacy)
+        if legacy:
+            text = replace(clip.model.config.text_config, eos_token_id=2)
+            clip.model.config = replace(clip.model.config, text_config=text)
+        images, texts, pixels, ids = features(clip)
+        with torch.inference_mode():
+            expected = theirs(input_ids=ids, pixel_values=pixels)
+        assert torch.allclose(images, expected.image_embeds, atol=2e-6)
+        assert torch.allclose(texts, expected.text_embeds, atol=2e-6)
+
+
+def test_the_last_block_for_the_class_token_alone_is_the_whole_block():
+    clip = tiny_clip(4)
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole = clip.image_head(clip.image_blocks(clip.image_stem(pixels)))
+        assert torch.allclose(clip.image_features(pixels), whole, atol=1e-6)
 
 
 def test_half_precision_weights_are_computed_with_in_float32(official):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from palate.models.clip_network import ClipNetwork
+from palate.models.hashes import hash_weights
 from palate.models.pixels import Preparation, preparation_dict
 from palate.models.tokens import Tokenizer
-
-if TYPE_CHECKING:
-    from transformers import CLIPModel
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class Clip:
     feature in Palate comes from these parts; there is no second forward pass.
     """
 
-    model: CLIPModel
+    model: ClipNetwork
     tokenizer: Tokenizer
     preparation: Preparation
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -44,10 +41,17 @@ class Clip:
         self, pixels: Float[Tensor, "images 3 size size"]
     ) -> Float[Tensor, "images dim"]:
         """Give unit-length features of prepared pixels."""
-        return self.image_head(self.image_blocks(self.image_stem(pixels)))
+        hidden = self.image_blocks(self.image_stem(pixels), last=-1)
+        last: Any = self.model.vision_model.encoder.layers[-1]
+        return self.image_head(last.first(hidden))
 
     def text_features(self, ids: Int[Tensor, "prompts context"]) -> Float[Tensor, "prompts dim"]:
-        """Give unit-length features of token numbers."""
+        """Give unit-length features of token numbers.
+
+        No position sees those after it, so what comes after the last end token is left out.
+        """
+        if len(ids):
+            ids = ids[:, : int(self._ends(ids).int().argmax(-1).max()) + 1]
         return self.text_head(self.text_blocks(self.text_stem(ids)), ids)
 
     def image_stem(
@@ -63,7 +67,7 @@ class Clip:
     ) -> Float[Tensor, "images patches width"]:
         """Run blocks ``first`` up to but not including ``last`` of the image tower."""
         for block in self.model.vision_model.encoder.layers[first:last]:
-            hidden = _alone(block(hidden, attention_mask=None))
+            hidden = block(hidden)
         return hidden
 
     def image_head(
@@ -77,7 +81,7 @@ class Clip:
         self, ids: Int[Tensor, "prompts context"]
     ) -> Float[Tensor, "prompts context width"]:
         """Embed token numbers."""
-        hidden: Tensor = self.model.text_model.embeddings(input_ids=ids)
+        hidden: Tensor = self.model.text_model.embeddings(ids)
         return hidden
 
     def text_blocks(
@@ -92,7 +96,7 @@ class Clip:
         mask = torch.zeros(1, 1, length, length, dtype=hidden.dtype, device=hidden.device)
         mask = mask.masked_fill(ahead, torch.finfo(hidden.dtype).min)
         for block in self.model.text_model.encoder.layers[first:last]:
-            hidden = _alone(block(hidden, attention_mask=mask))
+            hidden = block(hidden, mask)
         return hidden
 
     def text_head(
@@ -129,7 +133,7 @@ class Clip:
             "merges": self.tokenizer.merges,
             "vocabulary": sorted(self.tokenizer.vocabulary.items()),
         }
-        return hash_weights(facts, self.model.state_dict())
+        return hash_weights(facts, self.model)
 
     def image_fingerprint(self) -> str:
         """Give 16 hexadecimal digits that change with the image tower or the preparation, and nothing else."""
@@ -139,29 +143,10 @@ class Clip:
             "activation": config.hidden_act,
             "preparation": preparation_dict(self.preparation),
         }
-        weights = {
-            name: value
-            for name, value in self.model.state_dict().items()
-            if name.startswith(("vision_model.", "visual_projection."))
-        }
-        return hash_weights(facts, weights)
-
-
-def hash_weights(facts: Mapping[str, object], weights: Mapping[str, Tensor]) -> str:
-    """Hash plain facts and the float32 values of tensors to 16 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(json.dumps(facts, sort_keys=True).encode())
-    for name, value in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        parts = ("vision_model.", "visual_projection.")
+        return hash_weights(facts, self.model, parts)
 
 
 def encode_prompts(clip: Clip, prompts: Sequence[str]) -> Int[Tensor, "prompts context"]:
     """Give the token numbers of prompts on the model's device."""
     return clip.tokenizer.batch(prompts).ids.to(clip.device)
-
-
-def _alone(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """Take the hidden state from a block that may give more beside it."""
-    return output[0] if isinstance(output, tuple) else output

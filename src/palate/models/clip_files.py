@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -15,12 +15,16 @@ from palate.errors import CheckpointError
 from palate.models.checkpoint import Weights, check_names, read_json, read_weights
 from palate.models.clip import Clip
 from palate.models.clip_names import Activation, Architecture, from_openai, read_architecture
+from palate.models.clip_network import (
+    ClipConfig,
+    ClipNetwork,
+    TextConfig,
+    VisionConfig,
+    read_config,
+)
 from palate.models.pixels import PROFILES, Preparation, preparation_dict, preparation_from
 from palate.models.tokens import CleanUp, Tokenizer, find_tokenizer, read_tokenizer
 from palate.runs import atomic_path, write_atomic
-
-if TYPE_CHECKING:
-    from transformers import CLIPConfig, CLIPModel
 
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 CARD = "palate.json"
@@ -103,26 +107,21 @@ def save_clip(clip: Clip, folder: Path, *, half: bool = False, **about: object) 
     write_atomic(folder / CARD, pretty_json(card | about))
 
 
-def build_model(config: CLIPConfig, weights: Weights, where: Path) -> CLIPModel:
-    """Build transformers' CLIPModel around weights, in float32 and evaluation mode.
+def build_model(
+    config: ClipConfig, weights: Weights, where: Path, *, checked: bool = False
+) -> ClipNetwork:
+    """Build a CLIP around weights, in float32 and evaluation mode.
 
-    The model is laid out without memory first: filling it with random numbers would take longer
-    than reading the weights, and would disturb the caller's random state.
+    The network is laid out without memory, and takes the tensors as they are: weights that are float32 in the
+    file are not copied. ``checked`` says that all values were found finite before.
     """
-    from transformers import CLIPModel
-
     with torch.device("meta"):
-        model = CLIPModel(config)
+        model = ClipNetwork(config)
     weights = {name: value for name, value in weights.items() if not name.endswith(".position_ids")}
-    check_names(weights, {name: value.shape for name, value in model.state_dict().items()}, where)
-    # `to_empty` leaves buffers that are not saved undefined; a CLIP has these two.
-    model.to_empty(device="cpu")
-    for tower in (model.vision_model, model.text_model):
-        ids = tower.embeddings.position_ids
-        tower.embeddings.position_ids = torch.arange(ids.shape[-1]).expand(1, -1).clone()
-    model.load_state_dict(
-        {name: value.to(torch.float32) for name, value in weights.items()}, strict=True
-    )
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    check_names(weights, shapes, where, values=not checked)
+    floats = {name: value.to(torch.float32) for name, value in weights.items()}
+    model.load_state_dict(floats, strict=True, assign=True)
     return model.requires_grad_(requires_grad=False).eval()
 
 
@@ -149,43 +148,40 @@ def _load_official(
     if reading.activation is not None:
         found = replace(found, activation=reading.activation)
     preparation = reading.preparation or PROFILES["openai-clip"]
-    model = build_model(_config(found, reader), from_openai(weights, path), path)
+    model = build_model(_config(found, reader), from_openai(weights, path), path, checked=True)
     return Clip(model, reader, replace(preparation, size=found.image_resolution))
 
 
-def _config(found: Architecture, tokenizer: Tokenizer) -> CLIPConfig:
-    """Write OpenAI's sizes as a transformers configuration."""
-    from transformers import CLIPConfig
-
-    text = {
-        "vocab_size": found.vocab_size,
-        "hidden_size": found.transformer_width,
-        "intermediate_size": found.transformer_mlp,
-        "num_hidden_layers": found.transformer_layers,
-        "num_attention_heads": found.transformer_heads,
-        "max_position_embeddings": found.context_length,
-        "bos_token_id": tokenizer.start,
-        "eos_token_id": tokenizer.end,
-        "pad_token_id": tokenizer.pad,
-    }
-    vision = {
-        "hidden_size": found.vision_width,
-        "intermediate_size": found.vision_mlp,
-        "num_hidden_layers": found.vision_layers,
-        "num_attention_heads": found.vision_heads,
-        "image_size": found.image_resolution,
-        "patch_size": found.vision_patch_size,
-    }
-    shared = {"hidden_act": found.activation, "projection_dim": found.embed_dim}
-    return CLIPConfig(
-        text_config=text | shared, vision_config=vision | shared, projection_dim=found.embed_dim
+def _config(found: Architecture, tokenizer: Tokenizer) -> ClipConfig:
+    """Write OpenAI's sizes in transformers' spelling."""
+    text = TextConfig(
+        vocab_size=found.vocab_size,
+        hidden_size=found.transformer_width,
+        intermediate_size=found.transformer_mlp,
+        num_hidden_layers=found.transformer_layers,
+        num_attention_heads=found.transformer_heads,
+        max_position_embeddings=found.context_length,
+        hidden_act=found.activation,
+        projection_dim=found.embed_dim,
+        bos_token_id=tokenizer.start,
+        eos_token_id=tokenizer.end,
+        pad_token_id=tokenizer.pad,
     )
+    vision = VisionConfig(
+        hidden_size=found.vision_width,
+        intermediate_size=found.vision_mlp,
+        num_hidden_layers=found.vision_layers,
+        num_attention_heads=found.vision_heads,
+        image_size=found.image_resolution,
+        patch_size=found.vision_patch_size,
+        hidden_act=found.activation,
+        projection_dim=found.embed_dim,
+    )
+    return ClipConfig(text_config=text, vision_config=vision, projection_dim=found.embed_dim)
 
 
 def _load_folder(folder: Path, tokenizer: Path | None, reading: Reading) -> Clip:
     """Load a folder in transformers' layout, with Palate's card where there is one."""
-    from transformers import CLIPConfig
-
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: no config.json, expected a folder with a saved CLIP")
     raw = read_json(folder / "config.json")
@@ -193,10 +189,13 @@ def _load_folder(folder: Path, tokenizer: Path | None, reading: Reading) -> Clip
         raise CheckpointError(
             f"{folder / 'config.json'}: model_type is {raw.get('model_type')!r}, expected 'clip'"
         )
-    raw.pop("transformers_version", None)
-    config = CLIPConfig.from_dict(raw)
-    if reading.activation is not None:
-        config.text_config.hidden_act = config.vision_config.hidden_act = reading.activation
+    config = read_config(raw, folder / "config.json")
+    if (activation := reading.activation) is not None:
+        config = replace(
+            config,
+            text_config=replace(config.text_config, hidden_act=activation),
+            vision_config=replace(config.vision_config, hidden_act=activation),
+        )
     card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
     tokens = card.get("tokens", {})
     words = read_tokenizer(

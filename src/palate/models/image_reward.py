@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from palate.errors import CheckpointError
 from palate.models.checkpoint import Weights, check_names, read_json, read_weights
-from palate.models.clip import hash_weights
 from palate.models.clip_files import CARD, pretty_json
+from palate.models.hashes import hash_weights
 from palate.models.pixels import Preparation, preparation_dict, preparation_from
 from palate.models.word_pieces import WordPieces, read_word_pieces
 from palate.runs import atomic_path, write_atomic
@@ -113,7 +113,7 @@ class ImageReward:
             "pieces": self.tokenizer.pieces,
             "standard": [self.mean, self.std],
         }
-        return hash_weights(facts, _parts(self).state_dict())
+        return hash_weights(facts, _parts(self))
 
 
 def load_image_reward(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,16 +16,15 @@ from torch.nn import functional
 
 from palate.errors import CheckpointError, SettingsError
 from palate.models.checkpoint import Weights, read_json, read_weights, some
-from palate.models.clip import Clip, hash_weights
+from palate.models.clip import Clip
 from palate.models.clip_files import CARD, build_model, pretty_json
 from palate.models.clip_names import PUBLISHED
+from palate.models.clip_network import ClipConfig, TextConfig, VisionConfig
 from palate.models.cross_attention import CrossModel, CrossSizes, build_cross, cross_sizes
+from palate.models.hashes import hash_weights
 from palate.models.pixels import preparation_dict, preparation_from
 from palate.models.tokens import find_tokenizer, read_tokenizer
 from palate.runs import atomic_path, write_atomic
-
-if TYPE_CHECKING:
-    from transformers import CLIPConfig
 
 # Both evaluation scripts of Kwai-Kolors/MPS, and so its published numbers, take 0.3; its model's
 # own forward pass and the example in its README take 0.01.
@@ -130,7 +129,7 @@ class Mps:
     def fingerprint(self) -> str:
         """Give 16 hexadecimal digits that change with any weight, the tokens or the preparation."""
         facts = {"clip": self.clip.fingerprint(), "cross_model": asdict(self.cross.sizes)}
-        return hash_weights(facts, self.cross.state_dict())
+        return hash_weights(facts, self.cross)
 
 
 def load_mps(
@@ -240,7 +239,8 @@ def _assemble(path: Path, words: Path, given: Path | None, card: Mapping[str, An
         pad=tokens.get("pad", "end"),
         clean=tokens.get("clean", "transformers"),
     )
-    config.text_config.bos_token_id, config.text_config.pad_token_id = reader.start, reader.pad
+    text = replace(config.text_config, bos_token_id=reader.start, pad_token_id=reader.pad)
+    config = replace(config, text_config=text)
     size = config.vision_config.image_size
     preparation = preparation_from(card.get("preparation", {"size": size}), str(path.parent / CARD))
     if preparation.size != size:
@@ -254,15 +254,13 @@ def _assemble(path: Path, words: Path, given: Path | None, card: Mapping[str, An
 
 def read_architecture(
     towers: Weights, fusion: Weights, where: Path, given: Path | None = None
-) -> tuple[CLIPConfig, CrossSizes]:
+) -> tuple[ClipConfig, CrossSizes]:
     """Read what an MPS is built like: sizes from its weights, heads and activation from a file.
 
     ``towers`` and ``fusion`` are the weights without their prefixes. ``given`` is spelled like a
     transformers configuration, with ``cross_model`` beside the towers; other entries of such a file
     do not matter here.
     """
-    from transformers import CLIPConfig
-
     dim, vision, text = _measure(towers, where)
     said = read_json(given) if given is not None else {}
     source = given or where
@@ -277,7 +275,7 @@ def read_architecture(
         *(text["hidden_size"], text["num_hidden_layers"], dim),
     )
     base, *heads = PUBLISHED.get(key, ("", 0, 0))
-    configs = {}
+    configs: dict[str, dict[str, Any]] = {}
     for name, sizes, own in zip(
         ("vision_config", "text_config"), (vision, text), heads, strict=True
     ):
@@ -287,11 +285,15 @@ def read_architecture(
         told = _section(said, name, source)
         _agree(sizes, told, f"{name}.", where, source)
         configs[name] = sizes | _untold(known | dict(told), sizes["hidden_size"], name, source)
-        # the tokens are set once their numbers are known; the defaults are not in every vocabulary
-        configs[name] |= {"projection_dim": dim, "bos_token_id": None, "pad_token_id": None}
-    # transformers' old way to say that a prompt's feature stands at its largest token number
-    configs["text_config"]["eos_token_id"] = 2
-    return CLIPConfig(**configs, projection_dim=dim), cross
+    # 2 is transformers' old way to say that a prompt's feature stands at its largest token number; the other
+    # tokens are set once their numbers are known
+    ends: dict[str, Any] = {"bos_token_id": None, "pad_token_id": None, "eos_token_id": 2}
+    vision_config = VisionConfig(**configs["vision_config"], projection_dim=dim)
+    text_config = TextConfig(**configs["text_config"], **ends, projection_dim=dim)
+    towers_config = ClipConfig(
+        text_config=text_config, vision_config=vision_config, projection_dim=dim
+    )
+    return towers_config, cross
 
 
 def _measure(weights: Weights, where: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:

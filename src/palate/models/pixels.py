@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from palate.data.images import open_image, to_rgb
+from palate.data.images import decode_image, read_image, to_rgb
 from palate.errors import CheckpointError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -88,12 +88,12 @@ def open_picture(path: Path, *, exif: bool = False) -> Image.Image:
     A preparation that converts after the resize, as the official HPS v1 does, needs them so. Raises
     ImageError with one sentence.
     """
-    image = open_image(path, exif=exif)
-    with Image.open(path) as own:
-        if own.mode not in _OWN_MODES:
-            return image
-        own.load()
-        return ImageOps.exif_transpose(own) if exif else own.copy()
+    return decode_picture(read_image(path), str(path), exif=exif)
+
+
+def decode_picture(data: bytes, name: str, *, exif: bool = False) -> Image.Image:
+    """Open an image as :func:`open_picture` does, from its bytes; ``name`` is for the sentence of an ImageError."""
+    return decode_image(data, name, exif=exif, keep=_OWN_MODES)
 
 
 def prepare(images: Sequence[Image.Image], how: Preparation) -> Float[Tensor, "images 3 size size"]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from transformers import CLIPConfig, CLIPModel
 
 from palate.models.clip import Clip
+from palate.models.clip_network import ClipConfig, ClipNetwork, TextConfig, VisionConfig
 from palate.models.pixels import Preparation
 from palate.models.tokens import END, START, Tokenizer, byte_pieces
 
@@ -28,33 +28,37 @@ def tiny_clip(
     """
     pieces = [*byte_pieces(), START, END]
     tokenizer = Tokenizer({piece: number for number, piece in enumerate(pieces)}, [], context=24)
-    shared = {"num_attention_heads": 2, "projection_dim": dim}
-    text = {
-        "vocab_size": len(pieces),
-        "hidden_size": text_width,
-        "intermediate_size": 4 * text_width,
-        "num_hidden_layers": text_layers,
-        "max_position_embeddings": tokenizer.context,
-        "bos_token_id": tokenizer.start,
-        "eos_token_id": tokenizer.end,
-        "pad_token_id": tokenizer.pad,
-    }
-    vision = {
-        "hidden_size": width,
-        "intermediate_size": 4 * width,
-        "num_hidden_layers": layers,
-        "image_size": size,
-        "patch_size": patch,
-    }
-    config = CLIPConfig(
-        text_config=text | shared, vision_config=vision | shared, projection_dim=dim
+    text = TextConfig(
+        vocab_size=len(pieces),
+        hidden_size=text_width,
+        intermediate_size=4 * text_width,
+        num_hidden_layers=text_layers,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.context,
+        projection_dim=dim,
+        bos_token_id=tokenizer.start,
+        eos_token_id=tokenizer.end,
+        pad_token_id=tokenizer.pad,
+    )
+    vision = VisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        image_size=size,
+        patch_size=patch,
+        projection_dim=dim,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CLIPModel(config)
-        # transformers starts embeddings so small that all images look alike.
+        config = ClipConfig(text_config=text, vision_config=vision, projection_dim=dim)
+        model = ClipNetwork(config)
+        # PyTorch starts embeddings and maps in ways of their own; all are made to carry about as much
         for value in model.parameters():
-            if value.ndim >= 2:
+            if value.ndim >= 1:
                 torch.nn.init.normal_(value, std=value.shape[-1] ** -0.5)
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.reset_parameters()
     model.requires_grad_(requires_grad=False).eval()
     return Clip(model, tokenizer, Preparation(size=size, resize="exact"))

@@ -148,7 +148,8 @@ def _train(
     """Prepare, fit and save."""
     frozen, trained = unfreeze(base, settings)
     if settings.logit_scale is not None:
-        base.model.logit_scale.data.fill_(math.log(settings.logit_scale))
+        with torch.no_grad():
+            base.model.logit_scale.fill_(math.log(settings.logit_scale))
     groups = read_groups(dataset.choices, settings.dimension, f"{dataset.folder}")
     task = _Task.build(base, dataset, groups, frozen, settings)
     check = None
@@ -261,7 +262,7 @@ def unfreeze(clip: Clip, settings: TrainSettings) -> tuple[Frozen, dict[str, Par
     text_parts = _text_parts(clip, settings)
     for part in (*image_parts[1], *text_parts[1]):
         part.requires_grad_(requires_grad=True)
-    model.logit_scale.requires_grad_(requires_grad=settings.train_logit_scale)
+    model.logit_scale.requires_grad_(settings.train_logit_scale)
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     if not set(trained) - {"logit_scale"}:
         raise SettingsError("image_layers and text_layers leave nothing to train")
