@@ -21,6 +21,7 @@ from torch import Tensor
 
 from palate.errors import CheckpointError
 from palate.models.module_records import module_tensors, scripted_tensors
+from palate.models.once import once
 from palate.models.pickles import Record, Storage, TensorPlan, damaged, read_pickle, shown
 
 Weights = dict[str, Tensor]
@@ -54,6 +55,11 @@ def read_weights(path: Path) -> Weights:
         raise CheckpointError(f"{path}: found a folder, expected a weights file")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file")
+    return dict(once("weights", path, lambda: _read_file(path)))
+
+
+def _read_file(path: Path) -> Weights:
+    """Read a file and take the tensors out of what they are wrapped in."""
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pytorch(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]

@@ -41,9 +41,16 @@ class Clip:
         self, pixels: Float[Tensor, "images 3 size size"]
     ) -> Float[Tensor, "images dim"]:
         """Give unit-length features of prepared pixels."""
+        return self.image_head(self.class_state(pixels))
+
+    def class_state(
+        self, pixels: Float[Tensor, "images 3 size size"]
+    ) -> Float[Tensor, "images 1 width"]:
+        """Give the class token of prepared pixels after the last block, which runs for it alone."""
         hidden = self.image_blocks(self.image_stem(pixels), last=-1)
         last: Any = self.model.vision_model.encoder.layers[-1]
-        return self.image_head(last.first(hidden))
+        state: Tensor = last.first(hidden)
+        return state
 
     def text_features(self, ids: Int[Tensor, "prompts context"]) -> Float[Tensor, "prompts dim"]:
         """Give unit-length features of token numbers.

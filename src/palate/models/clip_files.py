@@ -22,6 +22,7 @@ from palate.models.clip_network import (
     VisionConfig,
     read_config,
 )
+from palate.models.once import once
 from palate.models.pixels import PROFILES, Preparation, preparation_dict, preparation_from
 from palate.models.tokens import CleanUp, Tokenizer, find_tokenizer, read_tokenizer
 from palate.runs import atomic_path, write_atomic
@@ -120,7 +121,11 @@ def build_model(
     weights = {name: value for name, value in weights.items() if not name.endswith(".position_ids")}
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     check_names(weights, shapes, where, values=not checked)
-    floats = {name: value.to(torch.float32) for name, value in weights.items()}
+    floats = once(
+        "float32",
+        where,
+        lambda: {name: value.to(torch.float32) for name, value in weights.items()},
+    )
     model.load_state_dict(floats, strict=True, assign=True)
     return model.requires_grad_(requires_grad=False).eval()
 
@@ -148,7 +153,8 @@ def _load_official(
     if reading.activation is not None:
         found = replace(found, activation=reading.activation)
     preparation = reading.preparation or PROFILES["openai-clip"]
-    model = build_model(_config(found, reader), from_openai(weights, path), path, checked=True)
+    renamed = once("renamed", path, lambda: from_openai(weights, path))
+    model = build_model(_config(found, reader), renamed, path, checked=True)
     return Clip(model, reader, replace(preparation, size=found.image_resolution))
 
 

@@ -71,9 +71,14 @@ class Mps:
         self, pixels: Float[Tensor, "images 3 size size"]
     ) -> Float[Tensor, "images tokens dim"]:
         """Give the class token and all patches of prepared pixels, projected without final norm."""
-        hidden = self.clip.image_blocks(self.clip.image_stem(pixels))
-        tokens: Tensor = self.clip.model.visual_projection(hidden)
+        tokens: Tensor = self.clip.model.visual_projection(self.image_states(pixels))
         return tokens
+
+    def image_states(
+        self, pixels: Float[Tensor, "images 3 size size"]
+    ) -> Float[Tensor, "images tokens width"]:
+        """Give the class token and all patches of prepared pixels, before the projection."""
+        return self.clip.image_blocks(self.clip.image_stem(pixels))
 
     def text_tokens(
         self, ids: Int[Tensor, "prompts context"]

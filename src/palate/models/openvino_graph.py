@@ -48,9 +48,9 @@ def compiled(
 
 
 def clip_graph(network: ClipNetwork, precision: Width, *, tokens: bool = False) -> Model:
-    """Write a CLIP's image tower: pixels to unit-length features, or with ``tokens`` to all projected tokens."""
+    """Write a CLIP's image tower: pixels to the class token's last state, or with ``tokens`` to all tokens'."""
     graph, tower = _Graph(precision), network.vision_model
-    parts, eps = tower.embeddings, 1e-12
+    parts = tower.embeddings
     pixels = graph.pixels(network.config.vision_config.image_size)
     hidden = graph.embed(
         pixels, parts.patch_embedding, parts.class_embedding, parts.position_embedding.weight
@@ -66,12 +66,7 @@ def clip_graph(network: ClipNetwork, precision: Width, *, tokens: bool = False) 
         alone = block is blocks[-1] and not tokens
         attention = (projections, inside.out_proj, inside.heads)
         hidden = graph.block(hidden, block, attention, activation, first=alone)
-    projection = network.visual_projection.weight
-    if tokens:
-        return graph.finish(pixels, graph.plain(hidden, projection))
-    pooled = graph.norm(graph.ops.squeeze(hidden, graph.ints(1)), tower.post_layernorm)
-    found = graph.plain(pooled, projection)
-    return graph.finish(pixels, graph.ops.normalize_l2(found, graph.ints(1), eps**2, "max"))
+    return graph.finish(pixels, hidden)
 
 
 def blip_graph(tower: Any, precision: Width) -> Model:
