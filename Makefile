@@ -6,6 +6,7 @@
 #   make check  form, types and layers of the code
 #   make docs   writes docs/commands.md anew, from the help of the commands
 #   make loop   the whole experiment: more prompts, three seeds (most of an hour)
+#   make bench  how fast scoring is, beside its peers (hours, 15 GB)     ARGS="--quick" is passed on
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -22,7 +23,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo loop test fast check docs clean
+.PHONY: help demo loop bench test fast check docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -32,6 +33,9 @@ demo: $(STAMP)
 
 loop: $(STAMP)
 	$(PALATE) demo --full --out runs/loop $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/scoring.py $(ARGS)
 
 test: $(STAMP)
 	$(PYTEST) $(ARGS)

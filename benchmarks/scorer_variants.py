@@ -25,8 +25,8 @@ from palate.models.mps import Mps
 from palate.models.pixels import prepare, resized
 from palate.models.tokens import Tokenizer
 from palate.scoring.catalog import SCORERS, load
+from palate.scoring.eye import Eye
 from palate.scoring.networks import AestheticScorer, ClipScorer, ImageRewardScorer, MpsScorer
-from palate.scoring.scorer import Eye
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "parity"))
 from official import OFFICIAL, Official
@@ -47,7 +47,7 @@ def prepared(**changes: Any) -> Score:
     def score(official: Official) -> Floats:
         eye = official.scorer.eye
         how = replace(eye.preparation, **changes)
-        seen = Eye(eye.look, how, eye.device, lambda: "").see(official.images)
+        seen = Eye(eye.trunk, eye.head, how, eye.device, lambda: "").see(official.images)
         return official.scorer.judge_seen(
             seen, [image.size for image in official.images], official.prompts
         ).values

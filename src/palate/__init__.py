@@ -158,6 +158,7 @@ __all__ = [
 # a library that is no part of the core -> the extra that brings it
 EXTRAS = {
     "accelerate": "models",
+    "fsspec": "models",
     "ftfy": "models",
     "huggingface_hub": "models",
     "regex": "models",
@@ -169,6 +170,9 @@ EXTRAS = {
     "peft": "adapt",
     "jinja2": "report",
     "matplotlib": "report",
+    "openvino": "openvino",
+    "ray": "ray",
+    "s3fs": "s3",
 }
 
 

@@ -143,7 +143,7 @@ def test_files_are_opened_a_few_at_a_time(scorer, tmp_path, monkeypatch):
 def test_threads_can_share_a_scorer(scorer, monkeypatch):
     from concurrent.futures import ThreadPoolExecutor
 
-    from palate.scoring import scorer as module
+    from palate.scoring import reading as module
 
     monkeypatch.setattr(module, "_REMEMBERED_BYTES", 200)
     picture = Image.new("RGB", (8, 8))

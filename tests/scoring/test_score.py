@@ -18,10 +18,13 @@ from palate.data.tables import read_table, save_dataset, to_table, write_table
 from palate.errors import CheckpointError, DataError, RunError, SettingsError
 from palate.models.clip_files import save_clip
 from palate.models.tiny import tiny_clip
+from palate.scoring.cache import FeatureCache
 from palate.scoring.catalog import SCORERS, load
-from palate.scoring.inputs import gather_images, read_prompts
+from palate.scoring.inputs import gather_images
 from palate.scoring.networks import ClipScorer
-from palate.scoring.score import ScoreSettings, cut_rows, error_rows, score_images, score_table
+from palate.scoring.output import cut_rows, error_rows
+from palate.scoring.prompts import read_prompts
+from palate.scoring.score import ScoreSettings, score_images, score_table
 
 LONG = "an extremely long prompt " * 10
 
@@ -80,7 +83,7 @@ def test_batches_and_shards_do_not_matter(folder, scorer, tmp_path, batch, shard
     assert np.allclose(parts["value"], whole["value"], atol=1e-4)
 
 
-def test_a_prompts_features_are_computed_once(folder, scorer, monkeypatch):
+def test_a_prompts_features_are_computed_once(folder, scorer, tmp_path, monkeypatch):
     asked = []
     real = scorer.clip.tokenizer.batch
 
@@ -90,7 +93,9 @@ def test_a_prompts_features_are_computed_once(folder, scorer, monkeypatch):
 
     monkeypatch.setattr(scorer.clip.tokenizer, "batch", batch)
     gathered = gather_images([folder])
-    score_table(gathered.images, gathered.folder, scorer, ScoreSettings(batch=2, shard=2))
+    with FeatureCache(tmp_path / "cache", 10**8) as cache:
+        how = ScoreSettings(batch=2, shard=2)
+        score_table(gathered.images, gathered.folder, scorer, how, cache=cache)
     assert sorted(asked) == sorted({"a fox", "", "two cats", LONG})
 
 
@@ -342,6 +347,8 @@ def test_the_command_writes_a_table_and_tells_errors(folder, saved, tmp_path, ca
     assert json.loads(capsys.readouterr().out)["images"] == 12
     assert len(read_table(out, "scores")) == 12
     (folder / "03.png").write_text("hello")
+    assert main(command) == 2
+    assert "on other inputs (changed: 'images')" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 2
     assert "1 of 12 scores could not be had" in capsys.readouterr().err
     assert main([*command, "--allow-errors"]) == 0
@@ -388,3 +395,32 @@ def test_an_image_without_a_file_is_a_row_with_an_error(folder, scorer):
         None,
         "image 'lost' has no file in the table of images",
     ]
+
+
+def test_the_command_keeps_features_and_says_so(folder, saved, tmp_path, capsys, monkeypatch):
+    cache = str(tmp_path / "cache")
+    command = ["score", str(folder), "--scorer", str(saved), "--cache", cache]
+    assert main([*command, "--out", str(tmp_path / "a.csv")]) == 0
+    assert "from the cache" not in capsys.readouterr().out
+    assert main([*command, "--out", str(tmp_path / "b.csv"), "--workers", "1"]) == 0
+    assert "(100 % of the image features from the cache)" in capsys.readouterr().out
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert main([*command, "--no-cache"]) == 2
+    assert "--no-cache and --cache exclude each other" in capsys.readouterr().err
+    assert main([*command[:-2], "--no-cache", "--workers", "0"]) == 2
+    assert "workers is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_of_a_large_table_the_command_prints_the_first_rows(
+    folder, saved, tmp_path, capsys, monkeypatch, ending
+):
+    monkeypatch.setattr("palate.cli.score._READ_BACK", 5)
+    monkeypatch.setattr("palate.cli.score._SHOWN", 3)
+    (folder / "01.png").write_text("no image")
+    out = str(tmp_path / f"a.{ending}")
+    assert main(["score", str(folder), "--scorer", str(saved), "--out", out]) == 2
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].endswith("  00.png  'a fox'")
+    assert told[1] == "error  01.png  ''"
+    assert told[3:] == ["… and 9 scores more", f"12 scores: {out}"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +15,13 @@ from palate.cli.main import main
 from palate.errors import CheckpointError, DataError, SettingsError
 from palate.models.clip_files import save_clip
 from palate.models.tiny import tiny_clip
-from palate.scoring import score as module
+from palate.scoring import workers
+from palate.scoring.cache import FeatureCache
 from palate.scoring.catalog import load
 from palate.scoring.inputs import gather_images
 from palate.scoring.networks import ClipScorer
 from palate.scoring.score import ScoreSettings, score_images, score_table
+from palate.scoring.scorer import Scored, Scorer
 
 
 @pytest.fixture
@@ -54,17 +58,17 @@ def test_each_is_scored_as_if_alone(folder, judges):
 
 def test_files_are_opened_once_and_a_shared_tower_looks_once(folder, judges, monkeypatch):
     opened, looked = [], []
-    real = module.open_picture
+    real = workers.read_image
 
-    def counted(path, **how):
-        opened.append(path.name)
-        return real(path, **how)
+    def counted(path):
+        opened.append(Path(path).name)
+        return real(path)
 
-    monkeypatch.setattr(module, "open_picture", counted)
+    monkeypatch.setattr(workers, "read_image", counted)
     for judge in judges:
-        see = judge.eye.see
+        see = judge.eye.see_ready
         monkeypatch.setattr(
-            judge.eye, "see", lambda images, see=see: (looked.append(len(images)), see(images))[1]
+            judge.eye, "see_ready", lambda some, see=see: (looked.append(len(some)), see(some))[1]
         )
     gathered = gather_images([folder])
     score_table(gathered.images, gathered.folder, judges)
@@ -255,8 +259,12 @@ def test_every_profile_comes_back_from_a_folder_of_another(tmp_path):
     picture = Picture.effect_noise((60, 40), 90).convert("RGB")
     found = {}
     for saved_as, activation in (("official", "quick_gelu"), ("gelu", "gelu")):
-        for tower in (clip.model.config.text_config, clip.model.config.vision_config):
-            tower.hidden_act = activation
+        how = clip.model.config
+        clip.model.config = replace(
+            how,
+            text_config=replace(how.text_config, hidden_act=activation),
+            vision_config=replace(how.vision_config, hidden_act=activation),
+        )
         save_clip(clip, tmp_path / saved_as, scorer="hps-v1", profile=saved_as)
         for asked in ("official", "gelu"):
             scorer = load("hps-v1", tmp_path / saved_as, profile=asked)
@@ -275,3 +283,39 @@ def test_errors_stand_last_and_name_the_image(folder, saved, capsys):
     assert ["error" in line for line in told] == [False, False, True]
     assert str(folder) not in told[2]
     assert "0.png: is no image" in told[2]
+
+
+class Redness(Scorer):
+    """A scorer without a network, which gets the pictures themselves."""
+
+    reads_prompts = False
+    name, dimension, unit, fingerprint = "redness", "overall", "rating", "redness-1"
+
+    def judge(self, images, prompts):
+        values = np.array([np.asarray(image)[..., 0].mean() for image in images], dtype=np.float64)
+        none = np.zeros(len(images), dtype=np.int32)
+        return Scored(values, none, none, np.ones(len(images)))
+
+    def forward(self, pixels, prompts):
+        return pixels[:, 0].mean((1, 2))
+
+
+def test_a_scorer_without_a_network_stands_beside_others(folder, judges, tmp_path):
+    (folder / "3.png").write_text("no picture")
+    gathered = gather_images([folder])
+    how = ScoreSettings(batch=2, shard=4)
+    with FeatureCache(tmp_path / "cache", 10**8) as cache:
+        for _ in range(2):  # the second time the features come from the cache, the pictures do not
+            scores = score_table(
+                gathered.images, gathered.folder, [Redness(), judges[0]], how, cache=cache
+            )
+    reds = scores.slice(0, 6)
+    for row in reds.to_pylist():
+        if row["error"] is None:
+            red = np.asarray(Picture.open(folder / row["image"]))[..., 0].mean()
+            assert row["value"] == pytest.approx(red)
+    assert reds["error"].null_count == 5
+    alone = score_table(gathered.images, gathered.folder, judges[0], how)
+    assert np.allclose(
+        scores.slice(6)["value"].fill_null(0), alone["value"].fill_null(0), atol=1e-4
+    )

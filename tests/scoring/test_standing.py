@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from palate.data.records import Score
 from palate.data.tables import to_table
 from palate.errors import DataError
-from palate.scoring.output import read_scores, rows_with_standing, write_scores
-from palate.scoring.standing import standing
+from palate.scoring.output import (
+    read_first,
+    read_scores,
+    rows_with_standing,
+    write_parts,
+    write_scores,
+)
+from palate.scoring.standing import stand, standing
 
 
 def table(values, prompts=None, unit="hps", scorer="s"):
@@ -61,6 +67,19 @@ def test_the_slow_twin_agrees(values, split):
             assert np.isnan(found.percentile[place])
         total = sum(np.exp(other - value) for other in [*others, value])
         assert found.share[place] == pytest.approx(1 / total)
+
+
+def test_whole_groups_at_a_time_give_what_all_at_once_gives(monkeypatch):
+    random = np.random.default_rng(0)
+    groups, units = random.integers(0, 30, 500).astype(np.uint64), np.zeros(500, dtype=np.uint8)
+    groups[:200] = 7  # one group is longer than what is gone through at a time
+    values = random.integers(0, 9, 500).astype(np.float64)
+    values[::17] = np.nan
+    whole = stand(groups, values, units, [1.0])
+    monkeypatch.setattr("palate.scoring.standing._AT_ONCE", 16)
+    parts = stand(groups, values, units, [1.0])
+    for name in ("images", "rank", "percentile", "share"):
+        assert np.array_equal(getattr(whole, name), getattr(parts, name), equal_nan=True)
 
 
 @given(values=st.lists(st.floats(-50, 50), min_size=1, max_size=9), shift=st.floats(-100, 100))
@@ -115,3 +134,31 @@ def test_other_formats_and_broken_files_are_told(tmp_path):
     (tmp_path / "s.csv").write_text("image,prompt,value\na,p,much\n")
     with pytest.raises(DataError, match=r"s\.csv, line 2: no row of scores"):
         read_scores(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_parts_give_the_file_of_the_whole(tmp_path, ending, monkeypatch):
+    monkeypatch.setattr("palate.scoring.output._ROW_GROUP", 7)
+    random = np.random.default_rng(0)
+    values = [None if value < 0 else float(value) for value in random.integers(-2, 9, 40)]
+    whole = table(values, [str(prompt) for prompt in random.integers(0, 6, 40)])
+    write_scores(whole, tmp_path / f"whole.{ending}")
+    for size in (1, 6, 7, 15):
+        parts = [whole.slice(start, size) for start in range(0, 40, size)]
+        write_parts(lambda parts=parts: parts, tmp_path / f"parts.{ending}")
+        assert (tmp_path / f"parts.{ending}").read_bytes() == (
+            tmp_path / f"whole.{ending}"
+        ).read_bytes()
+    first = read_first(tmp_path / f"whole.{ending}", 3)
+    assert [row["image"] for row in first] == ["0.png", "1.png", "2.png"]
+    if ending != "parquet":
+        told = rows_with_standing(whole)
+        assert [str(row["rank"] or "") for row in told[:3]] == [
+            str(row["rank"] or "") for row in first
+        ]
+
+
+def test_no_rows_give_an_empty_file(tmp_path):
+    for ending in ("parquet", "csv", "jsonl"):
+        write_parts(list, tmp_path / f"none.{ending}")
+        assert len(read_scores(tmp_path / f"none.{ending}")) == 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +18,15 @@ from palate.cli._options import (
     TokenizerOption,
     WeightsOption,
 )
+from palate.cli._startup import spare_pandas
 
 if TYPE_CHECKING:
+    from palate.scoring.cache import FeatureCache
     from palate.scoring.scorer import Scorer
 
 _SHOWN = 60
+_READ_BACK = 20_000
+_WORTH_KEEPING = 16
 
 
 def score(  # noqa: PLR0917 - typer makes options of them
@@ -73,6 +78,41 @@ def score(  # noqa: PLR0917 - typer makes options of them
         bool, typer.Option("--exif", help="Turn images as EXIF says; the official codes do not.")
     ] = False,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 32,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that open images beside the network; one per core if not given."
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the feature cache, by which no image is looked at twice; $PALATE_CACHE or "
+            "palate in the user's cache folder if not given."
+        ),
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither read nor write the feature cache.")
+    ] = False,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast/--exact",
+            help="Fewer bits where this processor or GPU is then faster, or float32 as the official codes.",
+        ),
+    ] = False,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Precision of the image tower, instead of the choice of --fast: float32, bfloat16, int8."
+        ),
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="What computes the image tower: torch or openvino; the faster one if not given."
+        ),
+    ] = None,
     device: DeviceOption = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
     as_json: JsonOption = False,
@@ -85,7 +125,10 @@ def score(  # noqa: PLR0917 - typer makes options of them
     mps give the cosine times the logit scale, image-reward its standardised reward.
 
     With --out the scores are written as a table, and an interrupted command goes on where it stopped. An image that
-    cannot be read is a row with an error, and the exit status is not 0 unless --allow-errors is given.
+    cannot be read is a row with an error, and the exit status is not 0 unless --allow-errors is given; the same command
+    then tries such images again.
+
+    Scores are exact float32; --fast takes fewer bits where that is faster here, and the fingerprint says so.
 
     Example: palate score fox.png cat.png --scorer hps-v1 --weights hpc.pt --prompt "a red fox"
 
@@ -94,9 +137,10 @@ def score(  # noqa: PLR0917 - typer makes options of them
     Example: palate score runs/images --scorer runs/train --out scores.parquet --gallery scores.html
     """
     from palate.errors import DataError
+    from palate.models.once import reading_once
     from palate.scoring.inputs import gather_images
-    from palate.scoring.output import is_score_file, read_scores
-    from palate.scoring.score import ScoreSettings, accept_errors, score_images, score_table
+    from palate.scoring.output import is_score_file
+    from palate.scoring.score import ScoreSettings, refuse_errors, run_scores, score_gathered
 
     if gallery is not None and (
         gallery.suffix.lower() not in {".html", ".htm"} or gallery.is_dir()
@@ -104,34 +148,82 @@ def score(  # noqa: PLR0917 - typer makes options of them
         raise DataError(f"{gallery}: the gallery is a page, expected a name that ends in .html")
     if out is not None:
         is_score_file(out)
-    judges = _load(
-        scorer,
-        weights,
-        condition or [],
-        mask_threshold,
-        clip=clip,
-        device=device,
-        tokenizer=tokenizer,
-        architecture=architecture,
+    settings = ScoreSettings(
+        batch=batch, exif=exif, **({} if workers is None else {"workers": workers})
     )
+    spare_pandas()
+    with reading_once():
+        judges = _load(
+            scorer,
+            weights,
+            condition or [],
+            mask_threshold,
+            clip=clip,
+            device=device,
+            tokenizer=tokenizer,
+            architecture=architecture,
+        )
     reads = any(judge.reads_prompts for judge in judges)
     gathered = gather_images(images, prompt=prompt, prompts=prompts, need_prompts=reads)
-    settings = ScoreSettings(batch=batch, exif=exif)
-    if out is None:
-        scores = score_table(gathered.images, gathered.folder, judges, settings)
-        result: dict[str, Any] = {"scores": None}
-    else:
-        result = score_images(
-            gathered, judges, out, settings, allow_errors=True, overwrite=overwrite
-        )
-        scores = read_scores(Path(result["scores"]))
+    _use_engine(judges, gathered.survey.images, device, fast, precision, backend)
+    scores: Any = None
+    with _cache(cache, gathered.survey.images, off=no_cache) as kept:
+        if out is None:
+            scores, result = score_gathered(gathered, judges, settings, cache=kept)
+        else:
+            result = run_scores(
+                gathered,
+                judges,
+                out,
+                settings,
+                cache=kept,
+                allow_errors=allow_errors,
+                overwrite=overwrite,
+            )
     _tell(scores, result, as_json=as_json)
     if gallery is not None:
         from palate.evaluation.gallery import write_gallery
+        from palate.scoring.output import read_scores
 
+        scores = read_scores(Path(result["scores"])) if scores is None else scores
         write_gallery(scores, gathered.images, gathered.folder, gallery, exif=exif)
         typer.echo(f"gallery: {gallery}", err=as_json)
-    accept_errors(scores, out, allow_errors=allow_errors)
+    refuse_errors(result, out, allow_errors=allow_errors)
+
+
+def _use_engine(
+    judges: Sequence[Scorer],
+    images: int,
+    device: str,
+    fast: bool,
+    precision: str | None,
+    backend: str | None,
+) -> None:
+    """Choose what computes the image towers, for all scorers alike."""
+    from palate.scoring.engine import choose_engine
+    from palate.scoring.scorer import NetworkScorer
+
+    engine = choose_engine(
+        device=device, images=images, fast=fast, precision=precision, backend=backend
+    )
+    for judge in judges:
+        if isinstance(judge, NetworkScorer):
+            judge.use(engine)
+
+
+@contextlib.contextmanager
+def _cache(folder: Path | None, images: int, *, off: bool) -> Iterator[FeatureCache | None]:
+    """Open the cache; for a few images it costs more to name their features than to look at them."""
+    from palate.errors import SettingsError
+    from palate.scoring.cache import FeatureCache, default_folder, default_limit
+
+    if off and folder is not None:
+        raise SettingsError("--no-cache and --cache exclude each other")
+    if off or (folder is None and images < _WORTH_KEEPING):
+        yield None
+        return
+    with FeatureCache(folder or default_folder(), default_limit()) as cache:
+        yield cache
 
 
 def _load(
@@ -206,17 +298,34 @@ def _split(spec: str) -> tuple[str, str | None]:
 
 
 def _tell(scores: Any, result: dict[str, Any], *, as_json: bool) -> None:
-    """Print scores for machines or for people."""
-    from palate.scoring.output import rows_with_standing
+    """Print scores for machines or for people: all of a table in memory, of a large file the first."""
+    from palate.scoring.output import read_first, read_scores, rows_with_standing
 
     if as_json:
-        shown = {"scores": rows_with_standing(scores)} if result["scores"] is None else result
+        shown = result if scores is None else {"scores": rows_with_standing(scores)}
         typer.echo(json.dumps(shown, ensure_ascii=False))
         return
-    for line in _lines(rows_with_standing(scores, 100_000)):
+    count = result["images"] * len(result["scorers"])
+    if scores is None and count > _READ_BACK:
+        lines = [_plain(row) for row in read_first(Path(result["scores"]), _SHOWN)]
+        lines.append(f"… and {count - len(lines)} scores more")
+    else:
+        table = read_scores(Path(result["scores"])) if scores is None else scores
+        lines = _lines(rows_with_standing(table, 100_000))
+    for line in lines:
         typer.echo(line)
     if result["scores"] is not None:
-        typer.echo(f"{len(scores)} scores: {result['scores']}")
+        typer.echo(f"{count} scores: {result['scores']}{_from_cache(result)}")
+
+
+def _plain(row: dict[str, Any]) -> str:
+    value = f"{float(row['value']):.4f}" if row["value"] not in {None, ""} else "error"
+    return f"{value}  {row['image']}  {_short(row['prompt'])!r}"
+
+
+def _from_cache(result: dict[str, Any]) -> str:
+    rate = (result.get("cache") or {}).get("hit_rate")
+    return f" ({100 * rate:.0f} % of the image features from the cache)" if rate else ""
 
 
 def _lines(rows: Sequence[dict[str, Any]]) -> list[str]:

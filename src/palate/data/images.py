@@ -13,6 +13,7 @@ An image is what its bytes say, not its file name. Whatever the mode of the file
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 import threading
 import zlib
@@ -32,6 +33,9 @@ MAX_PIXELS: Final = 100_000_000
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """Formats that are read. Others are left out on purpose: Pillow runs Ghostscript for EPS."""
+
+MAX_BYTES: Final = 2 * 1024**3
+"""Files with more bytes than this are refused before they are read whole."""
 
 SUFFIXES: Final = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
@@ -79,13 +83,53 @@ def open_image(
     unreadable, truncated or too large file, and for a file that is no image.
     """
     path = Path(path)
-    with _open(path, max_pixels) as image:
+    _require_file(path)
+    return _decode(path, str(path), max_pixels, exif, frozenset())
+
+
+def read_image(path: Path | str) -> bytes:
+    """Read the bytes of an image file; raises `ImageError` with one sentence where that cannot be."""
+    path = Path(path)
+    _require_file(path)
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ImageError(f"{path}: has {size:,} bytes, more than the limit of {MAX_BYTES:,}")
+    try:
+        return path.read_bytes()
+    except PermissionError:
+        raise ImageError(f"{path}: may not be read") from None
+    except OSError as fault:
+        raise ImageError(f"{path}: could not be read: {fault.strerror}") from None
+
+
+def decode_image(
+    data: bytes,
+    name: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    exif: bool = False,
+    keep: frozenset[str] = frozenset(),
+) -> PIL.Image.Image:
+    """Open an image from its bytes as `open_image` does; `name` is for the sentence of an `ImageError`.
+
+    Images of the modes in `keep` stay as they are instead of becoming RGB.
+    """
+    return _decode(data, name, max_pixels, exif, keep)
+
+
+def _decode(
+    source: Path | bytes,
+    name: str,
+    max_pixels: int,
+    exif: bool,  # noqa: FBT001 - private
+    keep: frozenset[str],
+) -> PIL.Image.Image:
+    with _open(source, name, max_pixels) as image:
         try:
             image.load()
             turned = PIL.ImageOps.exif_transpose(image) if exif else image
         except _BROKEN as fault:
-            raise ImageError(f"{path}: is truncated or damaged: {_reason(fault)}") from None
-        return to_rgb(turned, str(path))
+            raise ImageError(f"{name}: is truncated or damaged: {_reason(fault)}") from None
+        return turned.copy() if image.mode in keep else to_rgb(turned, name)
 
 
 def to_rgb(image: PIL.Image.Image, name: str = "the image") -> PIL.Image.Image:
@@ -125,7 +169,8 @@ def probe_image(
     `decode=False` reads the header only: quicker, but a truncated file passes.
     """
     path = Path(path)
-    with _open(path, max_pixels) as image:
+    _require_file(path)
+    with _open(path, str(path), max_pixels) as image:
         width, height = image.size
         if decode:
             try:
@@ -135,9 +180,8 @@ def probe_image(
     return ImageFacts(hash_image(path), width, height)
 
 
-def _open(path: Path, max_pixels: int) -> PIL.Image.Image:
+def _open(source: Path | bytes, name: str, max_pixels: int) -> PIL.Image.Image:
     """Read the header, and refuse what is no image or too large, before decoding anything."""
-    _require_file(path)
     try:
         # Pillow's own limit is a global that warns or raises at other sizes than ours. It is
         # lifted for the header only, which decodes no pixel, and under a lock.
@@ -145,20 +189,21 @@ def _open(path: Path, max_pixels: int) -> PIL.Image.Image:
             before = PIL.Image.MAX_IMAGE_PIXELS
             PIL.Image.MAX_IMAGE_PIXELS = None
             try:
-                image = PIL.Image.open(path, formats=FORMATS)
+                file = io.BytesIO(source) if isinstance(source, bytes) else source
+                image = PIL.Image.open(file, formats=FORMATS)
             finally:
                 PIL.Image.MAX_IMAGE_PIXELS = before
     except PermissionError:
-        raise ImageError(f"{path}: may not be read") from None
+        raise ImageError(f"{name}: may not be read") from None
     except PIL.UnidentifiedImageError:
-        raise ImageError(_no_image(path)) from None
+        raise ImageError(_no_image(source, name)) from None
     except _BROKEN as fault:
-        raise ImageError(f"{path}: is truncated or damaged: {_reason(fault)}") from None
+        raise ImageError(f"{name}: is truncated or damaged: {_reason(fault)}") from None
     width, height = image.size
     if width * height > max_pixels:
         image.close()
         raise ImageError(
-            f"{path}: has {width} × {height} = {width * height:,} pixels, "
+            f"{name}: has {width} × {height} = {width * height:,} pixels, "
             f"more than the limit of {max_pixels:,}"
         )
     return image
@@ -171,14 +216,17 @@ def _require_file(path: Path) -> None:
         raise ImageError(f"{path}: does not exist")
 
 
-def _no_image(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(24)
+def _no_image(source: Path | bytes, name: str) -> str:
+    if isinstance(source, bytes):
+        start = source[:24]
+    else:
+        with source.open("rb") as file:
+            start = file.read(24)
     if not start:
-        return f"{path}: is an empty file, expected an image"
+        return f"{name}: is an empty file, expected an image"
     shown = start.decode("ascii", "backslashreplace")
     kinds = ", ".join(FORMATS)
-    return f"{path}: is no image of a known format ({kinds}); it begins with {shown!r}"
+    return f"{name}: is no image of a known format ({kinds}); it begins with {shown!r}"
 
 
 def _reason(fault: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +23,22 @@ _GROUP = 128
 _HINT = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 
 
+def openvino() -> Any:
+    """Import OpenVINO, but not the telemetry that it would start: Palate sends nothing that nobody asked for."""
+    telemetry = "openvino_telemetry"
+    before = sys.modules.get(telemetry)
+    if "openvino" not in sys.modules:
+        sys.modules[telemetry] = None  # type: ignore[assignment]
+    try:
+        import openvino.opset13
+    finally:
+        if before is not None:
+            sys.modules[telemetry] = before
+        else:
+            sys.modules.pop(telemetry, None)
+    return openvino
+
+
 def compiled(
     build: Callable[[Width], Model], precision: Width
 ) -> Callable[[Float[Tensor, "images 3 size size"]], Float[Tensor, "images *rest"]]:
@@ -30,8 +47,6 @@ def compiled(
     ``float32`` differs from PyTorch by rounding alone. ``bfloat16`` computes products and states in 16 bits,
     ``int8`` the products of the blocks in 8 bits and everything between them in float32.
     """
-    import openvino
-
     how: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _HINT[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -39,7 +54,7 @@ def compiled(
     }
     if precision == "int8":
         how["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(_GROUP)
-    network = openvino.Core().compile_model(build(precision), "CPU", how)
+    network = openvino().Core().compile_model(build(precision), "CPU", how)
 
     def look(pixels: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images *rest"]:
         return torch.from_numpy(np.array(network(pixels.numpy())[0]))
@@ -89,9 +104,7 @@ class _Graph:
 
     def __init__(self, precision: Width) -> None:
         """Say how the maps inside blocks are computed."""
-        from openvino import opset13
-
-        self.ops: Any = opset13
+        self.ops: Any = openvino().opset13
         self.precision = precision
 
     def ints(self, *values: int) -> Node:
@@ -109,9 +122,7 @@ class _Graph:
 
     def finish(self, pixels: Node, found: Node) -> Model:
         """Close the graph."""
-        import openvino
-
-        return openvino.Model([found], [pixels], "image_tower")
+        return openvino().Model([found], [pixels], "image_tower")
 
     def plain(self, hidden: Node, weight: Tensor, bias: Tensor | None = None) -> Node:
         """A map in float32, or whatever the graph is compiled for."""

@@ -121,7 +121,10 @@ def finish(
     """Do the rest, on the device: what :func:`ready` gave becomes normalised float32."""
     kind = np.uint8 if how.domain == "pil" else np.float32
     stacked = np.stack(pixels) if len(pixels) else np.zeros((0, 3, how.size, how.size), kind)
-    there = torch.from_numpy(stacked).to(device)
+    here = torch.from_numpy(stacked)
+    if device.startswith("cuda"):  # from pinned memory the copy runs beside the network
+        here = here.pin_memory()
+    there = here.to(device, non_blocking=True)
     return normalise(there, how) if how.domain == "pil" else there
 
 

@@ -1,61 +1,52 @@
-"""What the verb ``score`` is pointed at: files, a folder, a table of images or a data set."""
+"""What the verb ``score`` is pointed at: files, a folder, a manifest, a table of images or a data set."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from palate.data.images import hash_image
 from palate.data.records import Image
-from palate.data.sources.common import (
-    csv_rows,
-    find_images,
-    json_lines,
-    read_text,
-    require_columns,
-)
+from palate.data.sources.common import find_images
 from palate.data.tables import load_dataset, read_table, to_table
 from palate.errors import DataError
+from palate.scoring.manifests import MANIFESTS, Manifest, survey_manifest
+from palate.scoring.pieces import Row, Source, Survey, Surveyor, local_file
+from palate.scoring.prompts import GivenPrompts, prompt_of, read_prompts
 
 _PROMPT_FILES = ("prompts.csv", "prompts.jsonl", "prompts.txt")
-_MANIFESTS = frozenset({".csv", ".jsonl", ".parquet"})
+_AT_ONCE = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Gathered:
-    """A table of images, and the folder that its paths start from."""
+    """The rows to be scored, what one look at all of them told, and the folder that relative paths start from."""
 
-    images: Any
+    source: Source
+    survey: Survey
     folder: Path
 
+    @cached_property
+    def images(self) -> Any:
+        """The rows as a table of images, in memory: for a gallery, and for inputs that are small."""
+        if isinstance(self.source, ImageTable):
+            return self.source.table
+        rows = (
+            Image(image=row.image, prompt=row.prompt, path=_absolute(row.file))
+            for row in self.source.rows()
+        )
+        return to_table(rows, "images")
 
-@dataclass(frozen=True, slots=True)
-class GivenPrompts:
-    """Prompts by the name of their image, from the file ``origin``; ``served`` says whom each has served."""
 
-    origin: Path
-    prompts: Mapping[str, str]
-    served: dict[str, str] = field(default_factory=dict)
-
-    def of(self, image: str, names: Sequence[str]) -> str:
-        """Give the prompt of an image that goes by some names.
-
-        Raises DataError where it has none, and where its line was that of another image before.
-        """
-        name = next((name for name in names if name in self.prompts), None)
-        if name is None:
-            raise DataError(f"{self.origin}: has no prompt for image '{image}'")
-        if (other := self.served.setdefault(name, image)) != image:
-            raise DataError(
-                f"{self.origin}: '{name}' may be '{other}' or '{image}'; expected each with its folder"
-            )
-        return self.prompts[name]
+def _absolute(file: str | None) -> str | None:
+    return None if file is None else Path(file).resolve().as_posix()
 
 
 def gather_images(
@@ -73,7 +64,7 @@ def gather_images(
     ``prompt`` or ``prompts`` is given. Other images take ``prompt``, or their line in the file
     ``prompts`` (CSV or JSON Lines with ``image`` and ``prompt``, or text with ``image<TAB>prompt``), or
     that of such a file called prompts.* in the folder, or a text file of the same name beside them;
-    without any of these the prompt is empty if ``need_prompts`` is false.
+    without any of these the prompt is empty if ``need_prompts`` is false. No image is opened.
 
     Raises DataError where a path or a prompt is missing.
     """
@@ -82,17 +73,20 @@ def gather_images(
     given = GivenPrompts(prompts, read_prompts(prompts)) if prompts is not None else None
     if prompt is None and given is None and not need_prompts and not any(map(_is_table, paths)):
         prompt = ""
-    alone = [path for path in paths if _is_table(path) or path.suffix.lower() in _MANIFESTS]
+    alone = [path for path in paths if _is_table(path) or path.suffix.lower() in MANIFESTS]
     if alone and len(paths) > 1:
         raise DataError(f"{alone[0]}: a table of images is scored alone, found {len(paths)} paths")
     if alone and not _is_table(alone[0]):
-        return read_manifest(alone[0], prompt, given, need_prompts=need_prompts)
+        manifest, survey = survey_manifest(Manifest(alone[0], prompt, given, need_prompts))
+        return Gathered(manifest, survey, alone[0].parent)
     if alone:
         return _from_table(alone[0], prompt, given)
-    rows = [row for path in paths for row in _from_path(path, prompt, given)]
-    if not rows:
+    found = to_table((row for path in paths for row in _from_path(path, prompt, given)), "images")
+    if not len(found):
         raise DataError("no image was given")
-    return Gathered(to_table(_once(rows), "images"), Path())
+    gathered = survey_table(found, Path())
+    _refuse_twice(found, gathered.survey)
+    return gathered
 
 
 def _is_table(path: Path) -> bool:
@@ -105,109 +99,21 @@ def _is_table(path: Path) -> bool:
     return path.suffix == ".parquet" or (path / "images.parquet").is_file()
 
 
-def read_manifest(
-    path: Path,
-    prompt: str | None = None,
-    given: GivenPrompts | None = None,
-    *,
-    need_prompts: bool = True,
-) -> Gathered:
-    """Read a list of images with their prompts; each line is one pair to be scored.
+@final
+@dataclass(frozen=True)
+class ImageTable(Source):
+    """The rows of a table of images; its paths start from ``folder``."""
 
-    The columns are ``image`` (or ``path``, ``file_name``) and ``prompt`` (or ``caption``). An image that is
-    named again, with another prompt, gets the key ``name#2``. Raises DataError for a pair that is there twice.
-    """
-    pairs: dict[tuple[str, str], None] = {}
-    keys: dict[str, int] = {}
-    rows = []
-    for line, facts in _manifest_rows(path):
-        where = f"{path}, line {line}"
-        name = _cell(facts, ("image", "path", "file_name"), where)
-        if prompt is None and given is None:
-            wanted = ("prompt", "caption")
-            known = need_prompts or any(column in facts for column in wanted)
-            text = _cell(facts, wanted, where) if known else ""
-        else:
-            text = _prompt_of([name, Path(name).name], prompt, given)
-        if (name, text) in pairs:
-            raise DataError(f"{where}: image '{name}' stands there twice with the same prompt")
-        pairs[name, text] = None
-        keys[name] = keys.get(name, 0) + 1
-        again = f"#{keys[name]}" if keys[name] > 1 else ""
-        file = path.parent / name
-        sha = hash_image(file) if file.is_file() else None
-        place = file.resolve().as_posix()
-        rows.append(Image(image=name + again, prompt=text, path=place, sha256=sha))
-    if not rows:
-        raise DataError(f"{path}: holds no image")
-    return Gathered(to_table(rows, "images"), path.parent)
+    table: Any
+    folder: Path
 
-
-def _manifest_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Give line number and cells by name."""
-    if path.suffix.lower() == ".csv":
-        return csv_rows(path)
-    if path.suffix.lower() == ".jsonl":
-        return json_lines(path)
-    try:
-        return iter(enumerate(pq.read_table(path).to_pylist(), start=1))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
-
-
-def _cell(facts: Mapping[str, Any], names: Sequence[str], where: str) -> str:
-    found = next((name for name in names if name in facts), None)
-    if found is None:
-        raise DataError(f"{where}: has no column '{names[0]}'; there are {', '.join(facts)}")
-    value = facts[found]
-    if not isinstance(value, str):
-        raise DataError(f"{where}: {found} is {value!r}, expected a text")
-    return value
-
-
-def hash_table(table: Any) -> str:
-    """Hash the content of a table, however it came about."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    return hashlib.sha256(sink.getvalue()).hexdigest()
-
-
-def read_prompts(path: Path) -> dict[str, str]:
-    """Read a file that gives each image its prompt, by the name that the image has there.
-
-    Raises DataError for a file of another kind, and for an image that is named twice.
-    """
-    found: dict[str, str] = {}
-    for line, name, prompt in _lines(path):
-        if not isinstance(name, str) or not isinstance(prompt, str):
-            raise DataError(f"{path}, line {line}: image and prompt must be texts")
-        if name in found:
-            raise DataError(f"{path}, line {line}: image '{name}' was there before")
-        found[name] = prompt
-    if not found:
-        raise DataError(f"{path}: holds no prompt")
-    return found
-
-
-def _lines(path: Path) -> Iterator[tuple[int, Any, Any]]:
-    """Give line number, image and prompt."""
-    suffix = path.suffix.lower()
-    if suffix == ".txt":
-        for number, line in enumerate(read_text(path).split("\n"), start=1):
-            name, tab, prompt = line.rstrip("\r").partition("\t")
-            if line.strip() and not tab:
-                raise DataError(f"{path}, line {number}: expected image<TAB>prompt")
-            if tab:
-                yield number, name, prompt
-        return
-    if suffix not in {".csv", ".jsonl"}:
-        raise DataError(f"{path}: prompts are read from .csv, .jsonl or .txt")
-    rows: Iterator[tuple[int, Mapping[str, Any]]]
-    rows = csv_rows(path) if suffix == ".csv" else json_lines(path)
-    for number, facts in rows:
-        require_columns(path, dict(facts), ["image", "prompt"])
-        yield number, facts["image"], facts["prompt"]
+    def rows(self) -> Iterator[Row]:
+        """Give the rows, a thousand taken from the table at a time."""
+        folder = self.folder.absolute()
+        columns = self.table.select(["image", "prompt", "path"])
+        for batch in columns.to_batches(max_chunksize=_AT_ONCE):
+            for image, prompt, path in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+                yield Row(image, prompt, None if path is None else local_file(folder, path))
 
 
 def _from_table(path: Path, prompt: str | None, given: GivenPrompts | None) -> Gathered:
@@ -218,12 +124,18 @@ def _from_table(path: Path, prompt: str | None, given: GivenPrompts | None) -> G
         images, folder = read_table(path, "images"), path.parent
     if prompt is not None or given is not None:
         keys = images["image"].to_pylist()
-        texts = [_prompt_of([key], prompt, given) for key in keys]
+        texts = [prompt_of([key], prompt, given) for key in keys]
         place = images.schema.get_field_index("prompt")
         images = images.set_column(place, images.schema.field(place), [texts])
     if not len(images):
         raise DataError(f"{path}: holds no images")
-    return Gathered(images, folder)
+    return survey_table(images, folder)
+
+
+def survey_table(images: Any, folder: Path) -> Gathered:
+    """Take a table of images as it is."""
+    source = ImageTable(images, folder)
+    return Gathered(source, Surveyor(source.rows()).settle(), folder)
 
 
 def _from_path(path: Path, prompt: str | None, given: GivenPrompts | None) -> Iterator[Image]:
@@ -248,33 +160,23 @@ def _from_path(path: Path, prompt: str | None, given: GivenPrompts | None) -> It
         inside = image.relative_to(base).as_posix()
         yield Image(
             image=inside if path.is_dir() else path.as_posix(),
-            prompt=_prompt_of([str(image), inside, image.name], prompt, given, image),
+            prompt=prompt_of([str(image), inside, image.name], prompt, given, image),
             path=image.resolve().as_posix(),
-            sha256=hash_image(image),
         )
 
 
-def _prompt_of(
-    names: Sequence[str],
-    prompt: str | None,
-    given: GivenPrompts | None,
-    image: Path | None = None,
-) -> str:
-    """Find the prompt of an image that goes by some names."""
-    if prompt is not None:
-        return prompt
-    if given is not None:
-        return given.of(names[0], names)
-    if image is not None and image.with_suffix(".txt").is_file():
-        return read_text(image.with_suffix(".txt")).strip()
-    raise DataError(f"{names[0]}: has no prompt; give --prompt TEXT or --prompts FILE")
-
-
-def _once(rows: Sequence[Image]) -> list[Image]:
+def _refuse_twice(images: Any, survey: Survey) -> None:
     """Refuse two images with one name, which the table could not tell apart."""
-    seen: set[str] = set()
-    for row in rows:
-        if row.image in seen:
-            raise DataError(f"image '{row.image}' was given twice")
-        seen.add(row.image)
-    return list(rows)
+    if survey.images < survey.rows:
+        counts = images["image"].value_counts()
+        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        if len(twice):
+            raise DataError(f"image '{twice[0].as_py()}' was given twice")
+
+
+def hash_table(table: Any) -> str:
+    """Hash the content of a table, however it came about."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()

@@ -16,7 +16,9 @@ from palate.models.aesthetic import AestheticHead
 from palate.models.clip import Clip
 from palate.models.image_reward import ImageReward
 from palate.models.mps import CONDITIONS, Mps
-from palate.scoring.scorer import Eye, NetworkScorer, Read
+from palate.models.openvino_graph import blip_graph, clip_graph
+from palate.scoring.eye import Eye
+from palate.scoring.scorer import NetworkScorer, Read
 from palate.scoring.units import cosine_scale
 
 
@@ -81,10 +83,12 @@ class MpsScorer(NetworkScorer):
         with torch.no_grad():
             self._condition = mps.text_tokens(ids)[0]
         eye = Eye(
-            mps.image_tokens,
+            mps.image_states,
+            mps.clip.model.visual_projection,
             mps.clip.preparation,
             mps.clip.device,
             lambda: _hash(mps.clip.image_fingerprint(), "tokens"),
+            lambda precision: clip_graph(mps.clip.model, precision, tokens=True),
         )
         facts = {
             "condition": condition,
@@ -103,7 +107,9 @@ class MpsScorer(NetworkScorer):
             profile = f"{given['profile']}, " if "profile" in given else ""
             given = {**given, "profile": f"{profile}mask threshold changed", "matches": None}
             threshold = mask_threshold
-        return MpsScorer(self.mps, dimension, words, threshold, given)
+        other = MpsScorer(self.mps, dimension, words, threshold, given)
+        other.eye = self.eye
+        return other
 
     def identify(self) -> str:
         """Hash weights, tokens, preparation, condition and threshold."""
@@ -131,9 +137,11 @@ class ImageRewardScorer(NetworkScorer):
         self.model = model
         eye = Eye(
             model.image_states,
+            _as_they_are,
             model.preparation,
             model.device,
             lambda: _hash(model.fingerprint(), "image"),
+            lambda precision: blip_graph(model.vision, precision),
         )
         facts = {"tokens": {"context": model.tokenizer.context}, **(about or {})}
         super().__init__(eye, "image-reward", "reward", "overall", facts)
@@ -189,7 +197,18 @@ class AestheticScorer(NetworkScorer):
 
 def clip_eye(clip: Clip) -> Eye:
     """Give the eye that all scorers on one CLIP's pooled image feature share."""
-    return Eye(clip.image_features, clip.preparation, clip.device, clip.image_fingerprint)
+    return Eye(
+        clip.class_state,
+        clip.image_head,
+        clip.preparation,
+        clip.device,
+        clip.image_fingerprint,
+        lambda precision: clip_graph(clip.model, precision),
+    )
+
+
+def _as_they_are(states: Tensor) -> Tensor:
+    return states
 
 
 def _tokens(clip: Clip) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 from typing import Any, final
@@ -18,11 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from palate.errors import DataError
-from palate.models.pixels import Preparation, area_kept, finish, prepare_tensor, ready
+from palate.models.pixels import area_kept
 from palate.scoring.card import Card, make_card
+from palate.scoring.engine import Engine
+from palate.scoring.eye import Eye
 from palate.scoring.given import Picture, as_items, as_picture, as_pixels, paired, split_kinds
+from palate.scoring.reading import OnePrompt, PromptMemory, PromptStore, storable
 
-_REMEMBERED_BYTES = 256 * 2**20
 _AT_ONCE = 32
 
 
@@ -132,42 +133,6 @@ class Scorer(ABC):
         return values
 
 
-class Eye:
-    """How a scorer looks at images: their preparation and the image tower.
-
-    Two eyes with the same ``key`` give the same features of the same image, so scorers can share them.
-    """
-
-    def __init__(
-        self,
-        look: Callable[[Tensor], Tensor],
-        preparation: Preparation,
-        device: torch.device,
-        identify: Callable[[], str],
-    ) -> None:
-        """Take the tower as a function of prepared pixels; ``identify`` hashes it when that is asked for."""
-        self.look, self.preparation, self.device = look, preparation, device
-        self._identify = identify
-
-    @cached_property
-    def key(self) -> str:
-        """Hash of the tower and its preparation."""
-        return self._identify()
-
-    def see(self, images: Sequence[Image.Image]) -> Tensor:
-        """Give the features of pictures."""
-        return self.see_ready([ready(image, self.preparation) for image in images])
-
-    def see_ready(self, pixels: Sequence[NDArray[np.uint8] | NDArray[np.float32]]) -> Tensor:
-        """Give the features of what :func:`palate.models.pixels.ready` made of pictures."""
-        with torch.inference_mode():
-            return self.look(finish(pixels, self.preparation, str(self.device)))
-
-    def see_tensor(self, pixels: Float[Tensor, "images 3 height width"]) -> Tensor:
-        """Give the features of pixels in [0, 1], with gradients."""
-        return self.look(prepare_tensor(pixels.to(self.device), self.preparation))
-
-
 @dataclass(frozen=True, slots=True)
 class Read:
     """Prompts as a network reads them: any number of tensors, one row per prompt, and the token counts."""
@@ -177,37 +142,16 @@ class Read:
     kept: NDArray[np.int32]
 
 
-@dataclass(slots=True)
-class _Memory:
-    """The prompts seen last, with what the network made of them, up to a number of bytes."""
-
-    rows: OrderedDict[str, tuple[tuple[Tensor, ...], int, int]] = field(default_factory=OrderedDict)
-    size: int = 0
-
-    def add(self, prompt: str, states: tuple[Tensor, ...], given: int, kept: int) -> None:
-        """Remember a prompt."""
-        self.rows[prompt] = (states, given, kept)
-        self.size += _bytes(states)
-
-    def forget(self) -> None:
-        """Drop the prompts that were not asked for longest."""
-        while self.size > _REMEMBERED_BYTES and len(self.rows) > 1:
-            _, (states, _, _) = self.rows.popitem(last=False)
-            self.size -= _bytes(states)
-
-
-def _bytes(states: tuple[Tensor, ...]) -> int:
-    return sum(state.numel() * state.element_size() for state in states)
-
-
 class NetworkScorer(Scorer):
     """A scorer that looks at the image, reads the prompt, and compares the two.
 
     A kind of network says how it reads prompts (:meth:`read`) and how it compares (:meth:`compare`). What was read is
     remembered, so that a prompt costs once, whatever its number of images; ``batch`` images are looked at at a time.
+    Given a ``store``, what was read is kept there as well.
     """
 
     batch: int = 32
+    store: PromptStore | None = None
 
     def __init__(
         self,
@@ -220,7 +164,7 @@ class NetworkScorer(Scorer):
         """Take the eye and the names; ``about`` goes on the card."""
         self.eye, self.about = eye, dict(about or {})
         self._name, self._unit, self._dimension = name, unit, dimension
-        self._memory, self._lock = _Memory(), Lock()
+        self._memory, self._lock = PromptMemory(), Lock()
 
     @property
     def name(self) -> str:
@@ -252,13 +196,21 @@ class NetworkScorer(Scorer):
     @final
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that decides a score; the precision is float32."""
-        return f"{self.identify()}-{self._unit}-float32"
+        """Hash of all that decides a score, with unit and precision."""
+        return f"{self.identify()}-{self._unit}-{self.eye.engine.precision}"
 
     @final
     def facts(self) -> Mapping[str, Any]:
         """Give what the card says of weights, profile and preparation."""
-        return {**self.about, "precision": "float32", "preparation": self.eye.preparation}
+        how = self.eye.engine
+        engine = {"precision": how.precision, "backend": how.backend}
+        return {**self.about, **engine, "preparation": self.eye.preparation}
+
+    @final
+    def use(self, engine: Engine) -> None:
+        """Compute the image tower on another engine from now on; the fingerprint tells the precision."""
+        self.eye = self.eye.on(engine)
+        self.__dict__.pop("fingerprint", None)
 
     @final
     def judge(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Scored:
@@ -301,27 +253,50 @@ class NetworkScorer(Scorer):
         with self._lock:
             return self._read_alone(prompts)
 
+    @final
+    def forget(self) -> None:
+        """Drop the prompts that were read, but for those in the store."""
+        with self._lock:
+            self._memory = PromptMemory()
+
+    @final
+    def read_ahead(self, prompts: Sequence[str]) -> None:
+        """Read prompts that are not remembered, many at a time, for scores that are asked for next."""
+        with self._lock:
+            self._remember(prompts)
+
     def _read_alone(self, prompts: Sequence[str]) -> Read:
-        memory = self._memory
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in memory.rows]
-        for start in range(0, len(new), self.batch):
-            chunk = new[start : start + self.batch]
-            # Not inference mode: such tensors could not take part in the gradients of `forward`.
-            with torch.no_grad():
-                read = self.read(chunk)
-            for row, prompt in enumerate(chunk):
-                states = tuple(state[row].clone() for state in read.states)
-                memory.add(prompt, states, int(read.given[row]), int(read.kept[row]))
-        rows = [memory.rows[prompt] for prompt in prompts]
-        for prompt in prompts:
-            memory.rows.move_to_end(prompt)
-        memory.forget()
-        columns = zip(*(states for states, _, _ in rows), strict=True)
+        self._remember(prompts)
+        rows = self._memory.take(prompts)
+        columns = zip(*(row.states for row in rows), strict=True)
         return Read(
             tuple(torch.stack(column) for column in columns),
-            np.array([given for _, given, _ in rows], dtype=np.int32),
-            np.array([kept for _, _, kept in rows], dtype=np.int32),
+            np.array([row.given for row in rows], dtype=np.int32),
+            np.array([row.kept for row in rows], dtype=np.int32),
         )
+
+    def _remember(self, prompts: Sequence[str]) -> None:
+        new = self._memory.new(prompts)
+        if new and self.store is not None:
+            self._memory.recall(new, self.store, self._space, self.eye.device)
+            new = self._memory.new(new)
+        for start in range(0, len(new), self.batch):
+            self._learn(new[start : start + self.batch])
+
+    def _learn(self, prompts: Sequence[str]) -> None:
+        """Read prompts that are not remembered."""
+        # Not inference mode: such tensors could not take part in the gradients of `forward`.
+        with torch.no_grad():
+            read = self.read(prompts)
+        for row, prompt in enumerate(prompts):
+            states = tuple(storable(state[row].clone()) for state in read.states)
+            self._memory.add(prompt, OnePrompt(states, int(read.given[row]), int(read.kept[row])))
+        if self.store is not None:
+            self._memory.keep(prompts, self.store, self._space)
+
+    @property
+    def _space(self) -> str:
+        return f"{self.fingerprint}-text"
 
 
 def join_scored(parts: Sequence[Scored]) -> Scored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -74,6 +75,22 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: could not be read: {fault.strerror}") from None
 
 
+def text_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a UTF-8 text file with their ends, or raise `DataError`; it is not read whole."""
+    if not path.is_file():
+        read_text(path)  # says what is wrong
+    place = 0
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                yield line.decode("utf-8" if place else "utf-8-sig")
+                place += len(line)
+    except UnicodeDecodeError as fault:
+        raise DataError(f"{path}: is no UTF-8 text (byte {place + fault.start:,})") from None
+    except OSError as fault:
+        raise DataError(f"{path}: could not be read: {fault.strerror}") from None
+
+
 def json_records(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield number (from 0) and content of every record of a file with one JSON list.
 
@@ -130,7 +147,8 @@ def _broken(fault: Exception, text: str, place: int, number: int) -> str:
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield line number (from 1) and content of every object of a JSON Lines file."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, whole in enumerate(text_lines(path), start=1):
+        line = whole.removesuffix("\n")
         if not line.strip():
             continue
         try:
@@ -148,7 +166,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
     Raises `DataError` for a row with more or fewer cells than the header.
     """
-    reader = csv.reader(read_text(path).splitlines(keepends=True), strict=True)
+    reader = csv.reader(_csv_lines(path), strict=True)
     try:
         header = next(reader, None)
         if not header:
@@ -166,6 +184,15 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             yield reader.line_num, dict(zip(header, cells, strict=True))
     except csv.Error as fault:
         raise DataError(f"{path}, line {reader.line_num}: is no valid CSV ({fault})") from None
+
+
+def _csv_lines(path: Path) -> Iterator[str]:
+    """Yield lines that end as CSV lines may: by a line feed, a carriage return or both."""
+    for line in text_lines(path):
+        if "\r" in line:
+            yield from io.StringIO(line, newline="")
+        else:
+            yield line
 
 
 def require_columns(path: Path, found: dict[str, Any], wanted: list[str]) -> None:
