@@ -65,6 +65,7 @@ PALATE = (
     mode("Palate --exact", "--exact", times=2.2),
     mode("Palate --exact, torch", "--exact", "--backend", "torch", backend="torch"),
     mode("Palate --fast", "--fast", times=4.5, fast=True),
+    mode("Palate --precision int8", "--precision", "int8", precision="int8"),
 )
 PEERS = (
     Contender(name="align_sd", script="align_sd", models=("ViT-L-14",)),

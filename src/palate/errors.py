@@ -45,4 +45,8 @@ class MissingExtraError(PalateError):
 
     def __init__(self, what: str, extra: str) -> None:
         """Name what was asked for and the extra that brings it."""
-        super().__init__(f"{what} needs the extra '{extra}': pip install 'palate[{extra}]'")
+        super().__init__(what, extra)
+
+    def __str__(self) -> str:
+        what, extra = self.args
+        return f"{what} needs the extra '{extra}': pip install 'palate[{extra}]'"

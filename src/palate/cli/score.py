@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,9 @@ from palate.cli._startup import spare_pandas
 
 if TYPE_CHECKING:
     from palate.scoring.cache import FeatureCache
-    from palate.scoring.scorer import Scorer
+    from palate.scoring.engine import Engine
+    from palate.scoring.recipe import Recipe
+    from palate.scoring.score import PieceScorer
 
 _SHOWN = 60
 _READ_BACK = 20_000
@@ -31,10 +34,11 @@ _WORTH_KEEPING = 16
 
 def score(  # noqa: PLR0917 - typer makes options of them
     images: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             help="Image files, a folder, a manifest (.csv, .jsonl, .parquet with image and prompt), "
-            "images.parquet, or a data set folder."
+            "images.parquet, a data set folder, WebDataset tars, or Parquet with the images inside; or URLs of "
+            "these such as s3://bucket/name."
         ),
     ],
     scorer: Annotated[
@@ -64,8 +68,8 @@ def score(  # noqa: PLR0917 - typer makes options of them
         typer.Option(help="Prompt of each image: .csv or .jsonl with image and prompt, or .txt."),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Table to write (.parquet, .csv or .jsonl), or a folder for it."),
+        str | None,
+        typer.Option(help="Table to write (.parquet, .csv or .jsonl), a folder for it, or a URL."),
     ] = None,
     gallery: Annotated[
         Path | None,
@@ -114,6 +118,22 @@ def score(  # noqa: PLR0917 - typer makes options of them
         ),
     ] = None,
     device: DeviceOption = "cpu",
+    engine: Annotated[
+        str,
+        typer.Option(help="local, or ray: several processes or machines, the same table."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="A Ray cluster that is there, HOST:PORT; one is started here if not given."
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that hold the scorers, for --engine ray; one per GPU if not given."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,48 +155,55 @@ def score(  # noqa: PLR0917 - typer makes options of them
     Example: palate score images --scorer hps-v2.1=HPS_v2.1_compressed.pt --scorer pickscore=PickScore_v1 --out s.csv
 
     Example: palate score runs/images --scorer runs/train --out scores.parquet --gallery scores.html
+
+    Example: palate score list.csv --scorer hps-v2.1=HPS_v2.1_compressed.pt --out s.parquet --engine ray --ray-workers 2
     """
-    from palate.errors import DataError
-    from palate.models.once import reading_once
+    from palate.data.urls import as_place
+    from palate.scoring.engine import choose_engine
     from palate.scoring.inputs import gather_images
-    from palate.scoring.output import is_score_file
+    from palate.scoring.recipe import Recipe, use_engine
     from palate.scoring.score import ScoreSettings, refuse_errors, run_scores, score_gathered
 
-    if gallery is not None and (
-        gallery.suffix.lower() not in {".html", ".htm"} or gallery.is_dir()
-    ):
-        raise DataError(f"{gallery}: the gallery is a page, expected a name that ends in .html")
-    if out is not None:
-        is_score_file(out)
+    _refuse_early(out, gallery, engine, address, ray_workers)
     settings = ScoreSettings(
         batch=batch, exif=exif, **({} if workers is None else {"workers": workers})
     )
-    spare_pandas()
-    with reading_once():
-        judges = _load(
-            scorer,
-            weights,
-            condition or [],
-            mask_threshold,
-            clip=clip,
-            device=device,
-            tokenizer=tokenizer,
-            architecture=architecture,
-        )
+    if engine != "ray":
+        spare_pandas()
+    recipe = Recipe(
+        scorers=tuple(scorer),
+        weights=weights,
+        tokenizer=tokenizer,
+        architecture=architecture,
+        clip=clip,
+        conditions=tuple(condition or ()),
+        mask_threshold=mask_threshold,
+        device=device,
+    )
+    # the workers have the device; this process only says which scorers they are
+    judges = (replace(recipe, device="cpu") if engine == "ray" else recipe).load()
     reads = any(judge.reads_prompts for judge in judges)
-    gathered = gather_images(images, prompt=prompt, prompts=prompts, need_prompts=reads)
-    _use_engine(judges, gathered.survey.images, device, fast, precision, backend)
+    places = [as_place(text) for text in images]
+    gathered = gather_images(places, prompt=prompt, prompts=prompts, need_prompts=reads)
+    if gallery is not None:
+        gathered.refuse_gallery()
+    count = gathered.survey.images
+    how = choose_engine(
+        device=device, images=count, fast=fast, precision=precision, backend=backend
+    )
+    use_engine(judges, how)
     scores: Any = None
-    with _cache(cache, gathered.survey.images, off=no_cache) as kept:
+    with _cache(cache, count, off=no_cache) as kept:
         if out is None:
             scores, result = score_gathered(gathered, judges, settings, cache=kept)
         else:
             result = run_scores(
                 gathered,
                 judges,
-                out,
+                as_place(out),
                 settings,
                 cache=kept,
+                score=_on_ray(recipe, how, address, ray_workers) if engine == "ray" else None,
                 allow_errors=allow_errors,
                 overwrite=overwrite,
             )
@@ -185,116 +212,55 @@ def score(  # noqa: PLR0917 - typer makes options of them
         from palate.evaluation.gallery import write_gallery
         from palate.scoring.output import read_scores
 
-        scores = read_scores(Path(result["scores"])) if scores is None else scores
+        scores = read_scores(_written(result)) if scores is None else scores
         write_gallery(scores, gathered.images, gathered.folder, gallery, exif=exif)
         typer.echo(f"gallery: {gallery}", err=as_json)
     refuse_errors(result, out, allow_errors=allow_errors)
 
 
-def _use_engine(
-    judges: Sequence[Scorer],
-    images: int,
-    device: str,
-    fast: bool,
-    precision: str | None,
-    backend: str | None,
+def _refuse_early(
+    out: str | None,
+    gallery: Path | None,
+    engine: str,
+    address: str | None,
+    ray_workers: int | None,
 ) -> None:
-    """Choose what computes the image towers, for all scorers alike."""
-    from palate.scoring.engine import choose_engine
-    from palate.scoring.scorer import NetworkScorer
+    """Refuse what could not be done before anything is loaded."""
+    from palate.errors import DataError, SettingsError
+    from palate.scoring.output import is_score_file
 
-    engine = choose_engine(
-        device=device, images=images, fast=fast, precision=precision, backend=backend
-    )
-    for judge in judges:
-        if isinstance(judge, NetworkScorer):
-            judge.use(engine)
+    pages = {".html", ".htm"}
+    if gallery is not None and (gallery.suffix.lower() not in pages or gallery.is_dir()):
+        raise DataError(f"{gallery}: the gallery is a page, expected a name that ends in .html")
+    if out is not None:
+        is_score_file(Path(out))
+    if engine not in {"local", "ray"}:
+        raise SettingsError(f"--engine is '{engine}', expected local or ray")
+    if engine == "ray" and out is None:
+        raise SettingsError("--engine ray writes its scores, expected --out as well")
+    if engine == "local" and (address is not None or ray_workers is not None):
+        raise SettingsError("--address and --ray-workers go with --engine ray")
+
+
+def _on_ray(recipe: Recipe, how: Engine, address: str | None, workers: int | None) -> PieceScorer:
+    from palate.scoring.ray_engine import Cluster, RayEngine
+
+    return RayEngine(recipe, how, Cluster(address=address, workers=workers))
 
 
 @contextlib.contextmanager
-def _cache(folder: Path | None, images: int, *, off: bool) -> Iterator[FeatureCache | None]:
+def _cache(folder: Path | None, images: int | None, *, off: bool) -> Iterator[FeatureCache | None]:
     """Open the cache; for a few images it costs more to name their features than to look at them."""
     from palate.errors import SettingsError
     from palate.scoring.cache import FeatureCache, default_folder, default_limit
 
     if off and folder is not None:
         raise SettingsError("--no-cache and --cache exclude each other")
-    if off or (folder is None and images < _WORTH_KEEPING):
+    if off or (folder is None and images is not None and images < _WORTH_KEEPING):
         yield None
         return
     with FeatureCache(folder or default_folder(), default_limit()) as cache:
         yield cache
-
-
-def _load(
-    specs: Sequence[str],
-    weights: str | None,
-    conditions: Sequence[str],
-    mask_threshold: float | None,
-    *,
-    clip: str | None,
-    device: str,
-    tokenizer: Path | None,
-    architecture: Path | None,
-) -> list[Scorer]:
-    """Load every scorer that was asked for; an MPS once, for all its conditions."""
-    from palate.errors import CheckpointError
-    from palate.scoring.catalog import load
-    from palate.scoring.networks import MpsScorer
-
-    if weights is not None and len(specs) > 1:
-        raise CheckpointError(
-            "--weights goes with one scorer; name those of several as --scorer NAME=WEIGHTS"
-        )
-    judges: list[Scorer] = []
-    heads = 0
-    for spec in specs:
-        name, own = _split(spec)
-        head = name.partition("@")[0] == "aesthetic"
-        heads += head
-        place = own or weights
-        # a folder brings its own vocabulary and architecture; of several scorers, only files need them
-        own_files = len(specs) > 1 and (place is None or Path(place).is_dir())
-        try:
-            first = load(
-                name,
-                place,
-                tokenizer=None if own_files else tokenizer,
-                architecture=None if own_files else architecture,
-                clip=clip if head else None,
-                device=device,
-            )
-        except CheckpointError as error:
-            if len(specs) == 1:
-                raise
-            raise CheckpointError(f"--scorer {spec}: {error}") from error
-        if isinstance(first, MpsScorer):
-            asked = [*conditions] or [first.dimension]
-            judges += [first.on(words, mask_threshold) for words in asked]
-        else:
-            judges.append(first)
-    if (conditions or mask_threshold is not None) and not any(
-        isinstance(judge, MpsScorer) for judge in judges
-    ):
-        raise CheckpointError(
-            "--condition and --mask-threshold go with mps, which was not asked for"
-        )
-    if clip is not None and not heads:
-        raise CheckpointError("--clip goes with aesthetic, which was not asked for")
-    return judges
-
-
-def _split(spec: str) -> tuple[str, str | None]:
-    """Split NAME=WEIGHTS; what exists as a path, or begins with no scorer's name, is one name."""
-    from palate.errors import CheckpointError
-    from palate.scoring.catalog import SCORERS
-
-    name, equals, weights = spec.partition("=")
-    if not equals or Path(spec).exists() or name.partition("@")[0] not in SCORERS:
-        return spec, None
-    if not weights:
-        raise CheckpointError(f"--scorer {spec}: no weights after the =, expected a path or Hub id")
-    return name, weights
 
 
 def _tell(scores: Any, result: dict[str, Any], *, as_json: bool) -> None:
@@ -307,15 +273,23 @@ def _tell(scores: Any, result: dict[str, Any], *, as_json: bool) -> None:
         return
     count = result["images"] * len(result["scorers"])
     if scores is None and count > _READ_BACK:
-        lines = [_plain(row) for row in read_first(Path(result["scores"]), _SHOWN)]
+        lines = [_plain(row) for row in read_first(_written(result), _SHOWN)]
         lines.append(f"… and {count - len(lines)} scores more")
     else:
-        table = read_scores(Path(result["scores"])) if scores is None else scores
+        table = read_scores(_written(result)) if scores is None else scores
         lines = _lines(rows_with_standing(table, 100_000))
     for line in lines:
         typer.echo(line)
     if result["scores"] is not None:
         typer.echo(f"{count} scores: {result['scores']}{_from_cache(result)}")
+
+
+def _written(result: dict[str, Any]) -> Path:
+    """Find the table that was written; one behind a URL is copied here."""
+    from palate.data.urls import as_place, copy_here
+
+    place = as_place(result["scores"])
+    return place if isinstance(place, Path) else copy_here(place)
 
 
 def _plain(row: dict[str, Any]) -> str:

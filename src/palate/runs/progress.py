@@ -35,10 +35,18 @@ def _with_bar(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
     from rich import progress
     from rich.console import Console
 
+    class Rate(progress.ProgressColumn):
+        """How many a second."""
+
+        def render(self, task: progress.Task) -> str:
+            speed = task.finished_speed or task.speed
+            return _rate(speed) if speed else ""
+
     columns = [
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
+        Rate(),
         progress.TimeRemainingColumn(elapsed_when_finished=True),
     ]
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
@@ -54,5 +62,10 @@ def _with_lines(
         if now - shown >= every:
             shown = now
             of = f"{done} of {total}" if total is not None else str(done)
-            print(f"{label}: {of}, {now - start:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
+            rate = _rate(done / (now - start))
+            print(f"{label}: {of}, {now - start:.0f} s, {rate}", file=sys.stderr, flush=True)  # noqa: T201
         yield item
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:.3g}/s" if speed < 1000 else f"{speed:,.0f}/s"

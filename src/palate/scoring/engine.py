@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal, cast, get_args
 
 import torch
@@ -58,8 +57,8 @@ def choose_engine(
     """Choose what is fastest here, unless precision or backend are given.
 
     On a processor OpenVINO computes where it is installed and ``images``, if known, are not few. ``fast`` takes
-    bfloat16 on a GPU and on a processor that is measured to multiply it faster; elsewhere OpenVINO's 8-bit products,
-    if the processor has any; else float32 stays.
+    bfloat16 on a GPU, and on a processor that is measured to multiply it faster; else float32 stays. ``int8`` is taken
+    only by name, since it drifts more.
     """
     if device != "cpu":
         if backend == "openvino":
@@ -69,7 +68,7 @@ def choose_engine(
         return _engine(precision or ("bfloat16" if fast else "float32"), "torch")
     few = images is not None and images < FEW and precision != "int8"
     chosen = backend or ("openvino" if has_openvino() and not few else "torch")
-    return _engine(precision or _fastest(fast=fast, openvino=chosen == "openvino"), chosen)
+    return _engine(precision or _fastest(fast=fast), chosen)
 
 
 def _engine(precision: str, backend: str) -> Engine:
@@ -88,22 +87,8 @@ def has_openvino() -> bool:
     return find_spec("openvino") is not None
 
 
-def _fastest(*, fast: bool, openvino: bool) -> Precision:
-    if not fast:
-        return "float32"
-    if bfloat16_gain() > _WORTH:
-        return "bfloat16"
-    return "int8" if openvino and has_int8() else "float32"
-
-
-@cache
-def has_int8() -> bool:
-    """Tell whether this processor has products of 8-bit numbers, four times as many at once."""
-    try:
-        said = Path("/proc/cpuinfo").read_text("utf-8").split()
-    except OSError:
-        return False
-    return not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(said)
+def _fastest(*, fast: bool) -> Precision:
+    return "bfloat16" if fast and bfloat16_gain() > _WORTH else "float32"
 
 
 @cache

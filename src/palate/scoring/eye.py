@@ -18,6 +18,9 @@ from palate.models.openvino_graph import compiled
 from palate.models.pixels import Preparation, finish, prepare_tensor, ready
 from palate.scoring.engine import Engine, Precision, in_bfloat16
 
+# On a processor the states of a few images stay in its caches: 32 at once take a quarter longer.
+_IN_CACHE = 4
+
 
 class Eye:
     """How a scorer looks at images: their preparation, the image tower, and what computes it.
@@ -71,7 +74,10 @@ class Eye:
         """Give the features of what :func:`palate.models.pixels.ready` made of pictures."""
         with torch.inference_mode():
             finished = finish(pixels, self.preparation, str(self.device))
-            return self.head(self._quick(finished)) if len(pixels) else self.look(finished)
+            if not len(pixels):
+                return self.look(finished)
+            parts = finished.split(_IN_CACHE if self.device.type == "cpu" else len(finished))
+            return self.head(torch.cat([self._quick(part) for part in parts]))
 
     def look(self, pixels: Float[Tensor, "images 3 size size"]) -> Tensor:
         """Give the features of prepared pixels by PyTorch in float32, with gradients."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, final
@@ -74,10 +74,10 @@ class Bench:
                 judge.store = store
 
 
-def to_open(rows: Sequence[Row], stride: int) -> Iterator[Row]:
+def to_open(rows: Iterable[Row], stride: int) -> Iterator[Row]:
     """Give the rows whose images are to be opened: each file once per stride."""
-    for start in range(0, len(rows), stride):
-        here = rows[start : start + stride]
+    source = iter(rows)
+    while here := list(islice(source, stride)):
         yield from {row.file or id(row): row for row in here}.values()
 
 
@@ -93,9 +93,9 @@ class _Columns:
 
 
 def judge_rows(
-    rows: Sequence[Row], opened: Iterator[Opened], bench: Bench, done: Iterator[object]
+    rows: Iterable[Row], opened: Iterator[Opened], bench: Bench, done: Iterator[object]
 ) -> list[Any]:
-    """Score rows; give one table per scorer.
+    """Score rows, of which a few are in memory at a time; give one table per scorer.
 
     ``opened`` gives what :func:`to_open` asked for, in that order. ``done`` is moved on by one for each row that is
     scored. An image that could not be opened, and a score that is not finite, is a row with an error. The scores
@@ -110,9 +110,10 @@ def judge_rows(
         Looking(tower, place, bench.batch, store, suffix)
         for place, tower in enumerate(bench.towers)
     ]
-    columns = [_empty(len(rows)) for _ in bench.judges]
-    for start in range(0, len(rows), bench.stride):
-        here = rows[start : start + bench.stride]
+    parts: list[list[Any]] = [[SCORES.empty_table()] for _ in bench.judges]
+    source = iter(rows)
+    while here := list(islice(source, bench.stride)):
+        columns = [_empty(len(here)) for _ in bench.judges]
         files = _open_stride(here, opened, lookings)
         good = [row.prompt for row in here if files[row.file or id(row)].error is None]
         for judge in bench.judges:
@@ -121,12 +122,14 @@ def judge_rows(
         for first in range(0, len(here), bench.batch):
             block = here[first : first + bench.batch]
             found = [files[row.file or id(row)] for row in block]
-            _judge_block(start + first, block, found, bench, lookings, columns)
+            _judge_block(first, block, found, bench, lookings, columns)
             for _ in islice(done, len(block)):
                 pass
         for looking in lookings:
             looking.forget()
-    return [_table(rows, judge, of) for judge, of in zip(bench.judges, columns, strict=True)]
+        for part, judge, of in zip(parts, bench.judges, columns, strict=True):
+            part.append(_table(here, judge, of))
+    return [pa.concat_tables(part).combine_chunks() for part in parts]
 
 
 def _open_stride(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from palate.scoring.workers import Opened
 
 _REMEMBERED_BYTES = 256 * 2**20
+_IMAGE_BYTES = 200_000  # of an image, about, where nobody counted them
 _ENTRY = 200  # bytes that the cache needs beside the numbers of a value, about
 
 
@@ -80,7 +81,9 @@ def shelf_for(cache: FeatureCache, survey: Survey, judges: Sequence[Scorer]) -> 
     networks = [judge for judge in judges if isinstance(judge, NetworkScorer)]
     spaces = len({judge.eye.key for judge in networks}) + len(networks)
     room = int(0.9 * cache.limit) // max(1, spaces)
-    return Shelf(Store(cache, survey.images, room), Store(cache, survey.prompts, room))
+    guess = survey.size // _IMAGE_BYTES
+    images, prompts = (guess if n is None else n for n in (survey.images, survey.prompts))
+    return Shelf(Store(cache, images, room), Store(cache, prompts, room))
 
 
 @dataclass(frozen=True, slots=True)

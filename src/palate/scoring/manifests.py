@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any, final
@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from palate.data.sources.common import csv_rows, json_lines
+from palate.data.urls import told_by
 from palate.errors import DataError
-from palate.scoring.pieces import Row, Source, Survey, Surveyor, local_file, occurrences, repeated
+from palate.scoring.pieces import Row, Source, Survey, Surveyor, file_below, occurrences, repeated
 from palate.scoring.prompts import GivenPrompts, prompt_of
 
 MANIFESTS = frozenset({".csv", ".jsonl", ".parquet"})
@@ -31,7 +32,8 @@ class Manifest(Source):
 
     The columns are ``image`` (or ``path``, ``file_name``) and ``prompt`` (or ``caption``); images lie relative to the
     file. ``prompt`` or ``given`` stands for its prompts. ``counts`` says how often the image of each line has come so
-    far: the second time its key is ``name#2``; None where each comes once.
+    far: the second time its key is ``name#2``; None where each comes once. If ``path`` is a copy of what lies behind a
+    ``url``, the images lie relative to that.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Manifest(Source):
     given: GivenPrompts | None = None
     need_prompts: bool = True
     counts: NDArray[np.uint32] | None = None
+    url: str | None = None
 
     def rows(self) -> Iterator[Row]:
         """Give the rows, reading the file anew."""
@@ -52,9 +55,10 @@ class Manifest(Source):
 
     def pairs(self) -> Iterator[Row]:
         """Give the rows with the plain name of the image as key, which may come again."""
-        folder = self.path.parent.resolve()
-        for _, name, text in self.lines():
-            yield Row(name, text, local_file(folder, name))
+        folder = self.url.rpartition("/")[0] if self.url else str(self.path.parent.resolve())
+        with told_by(self.url, self.path):
+            for _, name, text in self.lines():
+                yield Row(name, text, file_below(folder, name))
 
     def lines(self) -> Iterator[tuple[int, str, str]]:
         """Give number, image and prompt of every line, checked each on its own."""
@@ -83,12 +87,11 @@ def survey_manifest(manifest: Manifest) -> tuple[Manifest, Survey]:
     there twice.
     """
     surveyor = Surveyor(manifest.pairs())
-    if not len(surveyor):
-        raise DataError(f"{manifest.path}: holds no image")
-    _refuse_twice(manifest, repeated(surveyor.hashes("row")))
-    counts = occurrences(surveyor.hashes("image"))
-    own = Manifest(manifest.path, manifest.prompt, manifest.given, manifest.need_prompts, counts)
-    return own, surveyor.settle()
+    with told_by(manifest.url, manifest.path):
+        if not len(surveyor):
+            raise DataError(f"{manifest.path}: holds no image")
+        _refuse_twice(manifest, repeated(surveyor.hashes("row")))
+    return replace(manifest, counts=occurrences(surveyor.hashes("image"))), surveyor.settle()
 
 
 def _refuse_twice(manifest: Manifest, places: NDArray[np.int64]) -> None:

@@ -8,24 +8,29 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from itertools import islice, repeat
 from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from palate.data.urls import url_below
 
 Hashes: TypeAlias = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image with one prompt: its key, and its bytes or the local file that holds them (or neither)."""
+    """One image with one prompt: its key, and its bytes or the file or URL that holds them.
+
+    With neither there is nothing to open, and ``fault`` says why.
+    """
 
     image: str
     prompt: str
     file: str | None = None
     data: bytes | None = None
+    fault: str | None = None
 
 
 class Piece(ABC):
@@ -36,7 +41,7 @@ class Piece(ABC):
 
     @abstractmethod
     def rows(self) -> Iterator[Row]:
-        """Give the rows in their order, the same each time."""
+        """Give the rows in their order, the same each time; images that come with them are read as it goes."""
 
     @abstractmethod
     def mark(self) -> str:
@@ -83,16 +88,21 @@ class Source(ABC):
 class Survey:
     """What one look at all rows tells, without opening an image.
 
-    ``rows`` counts them, ``images`` and ``prompts`` the distinct ones, ``size`` is the bytes of all files together.
-    ``digest`` tells the rows apart from any others; ``state`` their files, by size and time.
+    ``rows`` counts them, ``images`` and ``prompts`` the distinct ones or more, ``size`` is the bytes of all files
+    together. ``digest`` tells the rows apart from any others; ``state`` their files, by size and time. The counts are
+    None where only reading everything could tell, as for tars behind a URL.
     """
 
-    rows: int
-    images: int
-    prompts: int
+    rows: int | None
+    images: int | None
+    prompts: int | None
     size: int
     digest: str
     state: str
+
+    def ticks(self) -> Iterator[None]:
+        """Give something for each row, for ever if nobody counted them."""
+        return repeat(None) if self.rows is None else repeat(None, self.rows)
 
 
 class Surveyor:
@@ -182,6 +192,8 @@ def occurrences(hashes: Hashes) -> NDArray[np.uint32] | None:
     return counts
 
 
-def local_file(folder: Path, name: str) -> str:
-    """Name a file below a folder as one text."""
+def file_below(folder: str, name: str) -> str:
+    """Name a file below a folder, or behind a URL, as one text."""
+    if "://" in name or "://" in folder:
+        return url_below(folder, name)
     return os.path.join(folder, name)  # noqa: PTH118 - a million times

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, repeat, tee
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -20,8 +19,9 @@ from palate.scoring.cache import FeatureCache
 from palate.scoring.inputs import Gathered, survey_table
 from palate.scoring.judging import Bench, judge_rows, to_open
 from palate.scoring.looking import Shelf, shelf_for
-from palate.scoring.output import Counts, is_score_file, write_parts
+from palate.scoring.output import Counts, write_parts
 from palate.scoring.pieces import Piece, Row, Survey
+from palate.scoring.run_place import run_place
 from palate.scoring.scorer import NetworkScorer, Scorer
 from palate.scoring.shards import Shards
 from palate.scoring.workers import Opener
@@ -55,10 +55,35 @@ class ScoreSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How many pieces a run has, what their tables hold together, and what the record says of how it was done."""
+
+    pieces: int
+    counts: Counts
+    how: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class PieceScorer(Protocol):
+    """Scores the pieces that are not there yet."""
+
+    def __call__(
+        self,
+        pieces: Iterable[Piece],
+        judges: Sequence[Scorer],
+        settings: ScoreSettings,
+        survey: Survey,
+        shards: Shards,
+        shelf: Shelf | None,
+    ) -> Done:
+        """Score pieces."""
+
+
 def score_images(
     gathered: Gathered,
     scorers: Scorer | Sequence[Scorer],
-    out: Path,
+    out: Path | str,
     settings: ScoreSettings = ScoreSettings(),
     *,
     cache: FeatureCache | None = None,
@@ -68,7 +93,7 @@ def score_images(
     """Score images as a run that can be interrupted and resumed; give what was found.
 
     ``out`` is a folder, which will hold ``scores.parquet``, or a file ending in .parquet, .csv or .jsonl, whose run
-    record is then kept in a folder beside it: ``scores.run``, ``scores.csv.run``. Images that could not be scored are
+    record is then kept in a folder beside it: ``scores.run``, ``scores.csv.run``; or either behind a URL. Images that could not be scored are
     rows with an error. Raises DataError for them after the table is written, unless ``allow_errors``; the same command
     then tries these images again.
     """
@@ -81,59 +106,58 @@ def score_images(
         allow_errors=allow_errors,
         overwrite=overwrite,
     )
-    refuse_errors(result, Path(result["scores"]), allow_errors=allow_errors)
+    refuse_errors(result, result["scores"], allow_errors=allow_errors)
     return result
 
 
 def run_scores(
     gathered: Gathered,
     scorers: Scorer | Sequence[Scorer],
-    out: Path,
+    out: Path | str,
     settings: ScoreSettings = ScoreSettings(),
     *,
     cache: FeatureCache | None = None,
+    score: PieceScorer | None = None,
     allow_errors: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Do as :func:`score_images`, but leave it to the caller to refuse errors; the run is then not finished."""
+    """Do as :func:`score_images`, but leave it to the caller to refuse errors; the run is then not finished.
+
+    ``score`` scores the pieces: in this process by default, see :mod:`palate.scoring.ray_engine` for the other.
+    """
     judges = _several(scorers)
-    folder, path = _places(out, overwrite=overwrite)
     survey = gathered.survey
     inputs = {
         "images": survey.digest,
         "scorers": "; ".join(f"{scorer.name} {scorer.fingerprint}" for scorer in judges),
     }
     how = {"exif": settings.exif, "backend": _backend(judges)}
-    with start_run("score", folder, how, inputs, overwrite=overwrite) as run:
+    with (
+        run_place(out, overwrite=overwrite) as place,
+        start_run("score", place.folder, how, inputs, overwrite=overwrite) as run,
+    ):
         if run.finished:
-            _refuse_changed(run.result, survey, folder)
+            _refuse_changed(run.result, survey, place.folder)
             return run.result
-        kept = folder / "shards"
-        shards = Shards(kept)
+        place.keep_record()
+        shards = place.shards
         shelf = None if cache is None else shelf_for(cache, survey, judges)
         pieces = gathered.source.pieces(settings.shard)
-        number, counts = _score_pieces(pieces, judges, settings, survey, shards, shelf)
-        _refuse_other_count(counts.rows, survey.rows * len(judges), folder)
-        write_parts(lambda: shards.tables(number, len(judges)), path)
-        result = _result(counts, judges, path, survey, shelf)
+        done = (score or score_pieces)(pieces, judges, settings, survey, shards, shelf)
+        counts = done.counts
+        if survey.rows is not None:
+            _refuse_other_count(counts.rows, survey.rows * len(judges), place.folder)
+        write_parts(lambda: shards.tables(done.pieces, len(judges)), place.table)
+        place.publish()
+        result = _result(counts, judges, place.name, survey, shelf)
+        run.note(**done.how)
         if counts.errors and not allow_errors:
             run.note(fault=f"{counts.errors} scores could not be had")
             run.save("failed")
             return result
-        run.finish(result, files=[path.resolve()])
-        shutil.rmtree(kept, ignore_errors=True)
+        run.finish(result, files=place.files)
+        place.forget_shards()
         return run.result
-
-
-def _places(out: Path, *, overwrite: bool) -> tuple[Path, Path]:
-    """Give the folder of the run and the file of the table."""
-    if not is_score_file(out):
-        return out, out / "scores.parquet"
-    beside = out.stem if out.suffix.lower() == ".parquet" else out.name
-    folder = out.with_name(f"{beside}.run")
-    if out.exists() and not folder.exists() and not overwrite:
-        raise RunError(f"{out}: exists already; choose another --out, or --overwrite")
-    return folder, out
 
 
 def _refuse_changed(result: dict[str, Any], survey: Survey, folder: Path) -> None:
@@ -152,7 +176,7 @@ def _refuse_other_count(found: int, expected: int, folder: Path) -> None:
         )
 
 
-def refuse_errors(result: dict[str, Any], path: Path | None, *, allow_errors: bool) -> None:
+def refuse_errors(result: dict[str, Any], path: Path | str | None, *, allow_errors: bool) -> None:
     """Raise DataError for scores that could not be had unless they are allowed."""
     if result["errors"] and not allow_errors:
         where = f"all are in {path}; " if path else ""
@@ -165,13 +189,13 @@ def refuse_errors(result: dict[str, Any], path: Path | None, *, allow_errors: bo
 def _result(
     counts: Counts,
     scorers: Sequence[Scorer],
-    path: Path | None,
+    name: str | None,
     survey: Survey,
     shelf: Shelf | None,
 ) -> dict[str, Any]:
     """Sum a run up."""
     return {
-        "scores": str(path) if path else None,
+        "scores": name,
         "scorers": [scorer.card() for scorer in scorers],
         "images": counts.rows // len(scorers),
         "errors": counts.errors,
@@ -213,9 +237,9 @@ def score_gathered(
     judges, survey, kept = _several(scorers), gathered.survey, Shards(shards)
     shelf = None if cache is None else shelf_for(cache, survey, judges)
     pieces = gathered.source.pieces(settings.shard)
-    number, counts = _score_pieces(pieces, judges, settings, survey, kept, shelf)
-    table = pa.concat_tables([SCORES.empty_table(), *kept.tables(number, len(judges))])
-    return table, _result(counts, judges, None, survey, shelf)
+    done = score_pieces(pieces, judges, settings, survey, kept, shelf)
+    table = pa.concat_tables([SCORES.empty_table(), *kept.tables(done.pieces, len(judges))])
+    return table, _result(done.counts, judges, None, survey, shelf)
 
 
 def score_piece(
@@ -230,78 +254,89 @@ def score_piece(
     the same tables. Images are opened in threads.
     """
     bench = Bench(_several(scorers), settings.batch, shelf, exif=settings.exif)
-    rows = list(piece.rows())
+    opening, rows = tee(piece.rows())
     with (
         Opener(
             bench.plan(), workers=settings.workers, ahead=2 * bench.batch, processes=False
         ) as opener,
         bench.ready(),
     ):
-        return judge_rows(rows, opener.stream(to_open(rows, bench.stride)), bench, repeat(None))
+        return judge_rows(rows, opener.stream(to_open(opening, bench.stride)), bench, repeat(None))
 
 
 @dataclass(slots=True)
-class _Task:
-    """A piece, how its tables are marked, and its rows unless it is scored already."""
+class Task:
+    """A piece, how its tables are marked, and how many rows they have; None if it is not scored yet."""
 
-    size: int
+    piece: Piece
     marks: list[str]
-    rows: list[Row] | None
+    found: int | None
 
 
-def _score_pieces(
+def score_pieces(
     pieces: Iterable[Piece],
     judges: Sequence[Scorer],
     settings: ScoreSettings,
     survey: Survey,
     shards: Shards,
     shelf: Shelf | None,
-) -> tuple[int, Counts]:
-    """Score the pieces that are not there yet; say how many there are in all, and what they hold.
+) -> Done:
+    """Score the pieces that are not there yet.
 
     Images are opened ahead across pieces, so that the network need not wait where one ends.
     """
     bench = Bench(judges, settings.batch, shelf, exif=settings.exif)
     counts = [Counts() for _ in judges]
-    ahead, tasks = tee(_tasks(pieces, bench, shards, counts))
-    done = track(repeat(None, survey.rows), f"scoring with {_names(judges)}", survey.rows)
+    ahead, tasks = tee(_read_twice(find_tasks(pieces, bench, shards, counts)))
+    done = track(survey.ticks(), label(judges), survey.rows)
     number = 0
     with _opener(bench, settings, survey) as opener, bench.ready():
         opened = opener.stream(
-            row for task in ahead for row in to_open(task.rows or (), bench.stride)
+            row
+            for task, rows, _ in ahead
+            if task.found is None
+            for row in to_open(rows, bench.stride)
         )
-        for task in tasks:
-            if task.rows is not None:
-                tables = judge_rows(task.rows, opened, bench, done)
+        for task, _, rows in tasks:
+            if task.found is None:
+                tables = judge_rows(rows, opened, bench, done)
                 for place, table in enumerate(tables):
                     shards.put(number, place, task.marks[place], table)
                     counts[place].add(table)
             else:
-                deque(islice(done, task.size), maxlen=0)
+                deque(islice(done, task.found), maxlen=0)
             number += 1
     next(done, None)  # ends the display
-    return number, sum(counts, Counts())
+    return Done(number, sum(counts, Counts()))
 
 
-def _tasks(
+def _read_twice(tasks: Iterable[Task]) -> Iterator[tuple[Task, Iterator[Row], Iterator[Row]]]:
+    """Give the rows of each piece for opening and for judging: those between the two are in memory."""
+    for task in tasks:
+        opening, judging = tee(task.piece.rows())
+        yield task, opening, judging
+
+
+def find_tasks(
     pieces: Iterable[Piece], bench: Bench, shards: Shards, counts: Sequence[Counts]
-) -> Iterator[_Task]:
+) -> Iterator[Task]:
     """Look which pieces are there already for every scorer; count what they hold."""
     for number, piece in enumerate(pieces):
-        rows, mark = list(piece.rows()), f"{piece.mark()}{'/exif' * bench.exif}"
+        mark = f"{piece.mark()}{'/exif' * bench.exif}"
         marks = [f"{mark} {judge.dimension} {judge.fingerprint}" for judge in bench.judges]
         tables = [shards.find(number, place, own) for place, own in enumerate(marks)]
         known = [table for table in tables if table is not None]
         if len(known) == len(marks):
             for own, table in zip(counts, known, strict=True):
                 own.add(table)
-        yield _Task(len(rows), marks, None if len(known) == len(marks) else rows)
+        yield Task(piece, marks, len(known[0]) if len(known) == len(marks) else None)
 
 
 def _opener(bench: Bench, settings: ScoreSettings, survey: Survey) -> Opener:
     """Choose threads or processes: a process costs a second to start, and cannot hand over a picture cheaply."""
     plan = bench.plan()
-    many = survey.images >= _MANY_IMAGES and survey.size >= _MANY_BYTES
+    images = _MANY_IMAGES if survey.images is None else survey.images
+    many = images >= _MANY_IMAGES and survey.size >= _MANY_BYTES
     processes = many and not plan.pictures
     return Opener(plan, workers=settings.workers, ahead=2 * bench.batch, processes=processes)
 
@@ -321,5 +356,6 @@ def _several(scorers: Scorer | Sequence[Scorer]) -> list[Scorer]:
     return judges
 
 
-def _names(judges: Sequence[Scorer]) -> str:
-    return ", ".join(dict.fromkeys(scorer.name for scorer in judges))
+def label(judges: Sequence[Scorer]) -> str:
+    """Say what the progress bar shows."""
+    return "scoring with " + ", ".join(dict.fromkeys(scorer.name for scorer in judges))

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from palate.data.images import read_image
-from palate.errors import ImageError, RunError
+from palate.data.urls import is_url, read_url
+from palate.errors import DataError, ImageError, RunError
 from palate.models.pixels import Preparation, decode_picture, ready
 from palate.scoring.cache import FeatureCache
 from palate.scoring.pieces import Row
@@ -63,7 +64,11 @@ class Opened:
 
 def open_rows(rows: Sequence[Row], plan: Plan) -> list[Opened]:
     """Read each image once, and decode it unless the cache has its features for every tower."""
-    contents = [_read(row) for row in rows]
+    if any(is_url(row.file) for row in rows):
+        with ThreadPoolExecutor(len(rows)) as pool:  # a store answers late, but many at once
+            contents = list(pool.map(_read, rows))
+    else:
+        contents = [_read(row) for row in rows]
     keys = [opened.sha256 + "/exif" * plan.exif for opened, _ in contents]
     _look_up(keys, [opened for opened, _ in contents], plan)
     for row, (opened, data) in zip(rows, contents, strict=True):
@@ -75,12 +80,17 @@ def open_rows(rows: Sequence[Row], plan: Plan) -> list[Opened]:
 
 def _read(row: Row) -> tuple[Opened, bytes]:
     if row.data is None and row.file is None:
-        return Opened(error=f"image {row.image!r} has no file in the table of images"), b""
+        fault = row.fault or f"image {row.image!r} has no file in the table of images"
+        return Opened(error=fault), b""
     try:
-        data = read_image(row.file) if row.data is None else row.data  # type: ignore[arg-type]
-    except ImageError as error:
+        data = _content(row.file) if row.data is None else row.data  # type: ignore[arg-type]
+    except DataError as error:
         return Opened(error=_fault(error, row)), b""
     return Opened(hashlib.sha256(data).hexdigest()), data
+
+
+def _content(file: str) -> bytes:
+    return read_url(file) if is_url(file) else read_image(file)
 
 
 def _look_up(keys: Sequence[str], opened: Sequence[Opened], plan: Plan) -> None:
@@ -113,9 +123,10 @@ def _decode(row: Row, data: bytes, opened: Opened, plan: Plan) -> None:
     opened.picture = picture if plan.pictures else None
 
 
-def _fault(error: ImageError, row: Row) -> str:
+def _fault(error: DataError, row: Row) -> str:
     """Name a file by its name alone: tables are given away, and should not tell where files lie here."""
-    return str(error).replace(row.file, Path(row.file).name) if row.file else str(error)
+    here = row.file is not None and not is_url(row.file)
+    return str(error).replace(row.file, Path(row.file).name) if here else str(error)  # type: ignore[arg-type]
 
 
 @final
