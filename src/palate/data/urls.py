@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,8 @@ def stream_url(url: str) -> Any:
     store, path = _connect(url)
     with _faults_told(url):
         size = int(store.size(path) or 0)
-    return io.BufferedReader(_Blocks(lambda start, end: store.cat_file(path, start, end), size))
+    fetch = partial(store.cat_file, path)
+    return io.BufferedReader(_Blocks(fetch, size))
 
 
 def read_url(url: str) -> bytes:
@@ -157,7 +158,7 @@ def told_by(url: str | None, copy: Path) -> Iterator[None]:
 class _Blocks(io.RawIOBase):
     """A file of which ``_AHEAD`` blocks are fetched or being fetched."""
 
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+    def __init__(self, fetch: Callable[..., bytes], size: int) -> None:
         self._fetch, self._size, self._place = fetch, size, 0
         self._pool = ThreadPoolExecutor(_AHEAD)
         self._blocks: dict[int, Future[bytes]] = {}
@@ -182,7 +183,7 @@ class _Blocks(io.RawIOBase):
             if block not in self._blocks:
                 start = block * _BLOCK
                 end = min(start + _BLOCK, self._size)
-                self._blocks[block] = self._pool.submit(self._fetch, start, end)
+                self._blocks[block] = self._pool.submit(self._fetch, start=start, end=end)
         if number >= last:
             return 0
         data = self._blocks[number].result()[first : first + len(buffer)]
