@@ -24,7 +24,7 @@ from palate.scoring.engine import Engine
 from palate.scoring.pieces import HeldPiece, Row, Survey
 from palate.scoring.ray_engine import Cluster, RayEngine
 from palate.scoring.recipe import Recipe
-from palate.scoring.score import ScoreSettings, score_pieces
+from palate.scoring.score import Job, ScoreSettings, score_pieces
 from palate.scoring.shards import Shards
 
 START, END = "<!-- overhead -->\n", "<!-- end of overhead -->\n"
@@ -42,7 +42,7 @@ def measure(engine: Callable[..., Any], count: int, size: int) -> dict[str, floa
     survey = Survey(count, count, count, 0, "", "")
     with tempfile.TemporaryDirectory() as folder:
         shards, start = Shards(Path(folder) / "shards"), time.time()
-        done = engine(pieces(count, size), judges, ScoreSettings(), survey, shards, None)
+        done = engine(Job(pieces(count, size), judges, ScoreSettings(), survey, shards, None))
         end = time.time()
         times = sorted(path.stat().st_mtime for path in (Path(folder) / "shards").iterdir())
     assert (done.pieces, len(times)) == (count, count)

@@ -167,7 +167,7 @@ from palate.scoring.engine import Engine
 from palate.scoring.pieces import HeldPiece, Piece, Row, Survey
 from palate.scoring.ray_engine import Cluster, RayEngine
 from palate.scoring.recipe import Recipe
-from palate.scoring.score import ScoreSettings
+from palate.scoring.score import Job, ScoreSettings
 from palate.scoring.shards import Shards
 
 class Deadly(Piece):
@@ -186,7 +186,7 @@ if __name__ == "__main__":
     pieces = [HeldPiece("row 1", (Row("0", "x", "0.png"),)), Deadly()]
     shards, survey = Shards(Path("shards")), Survey(2, 2, 2, 0, "", "")
     try:
-        on_ray(pieces, recipe.load(), ScoreSettings(), survey, shards, None)
+        on_ray(Job(pieces, recipe.load(), ScoreSettings(), survey, shards, None))
     except RunError as error:
         print(error)
 """

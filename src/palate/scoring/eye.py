@@ -41,7 +41,8 @@ class Eye:
         """Take the tower: the ``trunk`` makes states of prepared pixels, the ``head`` features of states.
 
         The head is small and always float32: features that are rounded at the end lose more than the trunk loses.
-        ``identify`` hashes the tower when that is asked for. ``graph`` writes the same trunk for OpenVINO. Raises SettingsError for an engine that the tower does not have.
+        ``identify`` hashes the tower when that is asked for. ``graph`` writes the same trunk for OpenVINO. Raises
+        SettingsError for an engine that the tower does not have.
         """
         engine = engine or Engine()
         if engine.backend == "openvino" and graph is None:

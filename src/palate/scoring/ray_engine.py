@@ -20,12 +20,11 @@ import torch
 from palate.errors import MissingExtraError, PalateError, RunError, SettingsError
 from palate.runs import track
 from palate.scoring.engine import Engine
-from palate.scoring.judging import Bench
 from palate.scoring.looking import Shelf
 from palate.scoring.output import Counts
-from palate.scoring.pieces import Piece, Survey
+from palate.scoring.pieces import Piece
 from palate.scoring.recipe import Recipe
-from palate.scoring.score import Done, ScoreSettings, Task, find_tasks, label, score_piece
+from palate.scoring.score import Done, Job, ScoreSettings, Task, find_tasks, label, score_piece
 from palate.scoring.scorer import Scorer
 from palate.scoring.shards import Shards
 
@@ -69,58 +68,43 @@ class RayEngine:
     engine: Engine
     cluster: Cluster
 
-    def __call__(
-        self,
-        pieces: Iterable[Piece],
-        judges: Sequence[Scorer],
-        settings: ScoreSettings,
-        survey: Survey,
-        shards: Shards,
-        shelf: Shelf | None,
-    ) -> Done:
+    def __call__(self, job: Job) -> Done:
         """Score the pieces that are not there yet.
 
         Raises RunError for a piece with which workers die, and what a worker raises for its user.
         """
-        counts = [Counts() for _ in judges]
-        done = track(survey.ticks(), label(judges), survey.rows)
+        counts = [Counts() for _ in job.judges]
+        done = track(job.survey.ticks(), label(job.judges), job.survey.rows)
         found: dict[int, _Told] = {}
         how: dict[str, Any] = {}
         with tempfile.TemporaryDirectory(prefix="palate-") as folder:
             spool = Path(folder) / "pieces"
-            bench = Bench(judges, settings.batch, shelf, exif=settings.exif)
-            tasks = find_tasks(pieces, bench, shards, counts)
+            tasks = find_tasks(job.pieces, job.bench(), job.shards, counts)
             total, waiting = _write_spool(spool, tasks, done)
             if waiting:
                 with _connected(self.cluster) as ray:
-                    work = self._work(ray, judges, settings, shards, shelf)
+                    work = self._work(ray, job)
                     for number, told in _stream(ray, work, spool, how):
                         found[number] = told
                         _move(done, told.counts[0].rows)
-                        _count_uses(shelf, told)
+                        _count_uses(job.shelf, told)
         next(done, None)
         for _, told in sorted(found.items()):
             counts = [before + more for before, more in zip(counts, told.counts, strict=True)]
         return Done(total, sum(counts, Counts()), {"engine": "ray", **how})
 
-    def _work(
-        self,
-        ray: Any,
-        judges: Sequence[Scorer],
-        settings: ScoreSettings,
-        shards: Shards,
-        shelf: Shelf | None,
-    ) -> _Work:
+    def _work(self, ray: Any, job: Job) -> _Work:
         gpu = self.recipe.device.startswith("cuda")
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers, cores = _shares(nodes, self.cluster.workers, gpu=gpu)
+        folder = job.shards.folder
         return _Work(
             self.recipe.from_anywhere(),
             self.engine,
-            tuple(f"{judge.dimension} {judge.fingerprint}" for judge in judges),
-            replace(settings, workers=cores),
-            shards.folder.absolute() if isinstance(shards.folder, Path) else shards.folder,
-            None if self.cluster.address else shelf,  # machines elsewhere do not see our cache
+            tuple(f"{judge.dimension} {judge.fingerprint}" for judge in job.judges),
+            replace(job.settings, workers=cores),
+            folder.absolute() if isinstance(folder, Path) else folder,
+            None if self.cluster.address else job.shelf,  # machines elsewhere do not see our cache
             workers,
             cores,
             gpu,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, repeat, tee
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -64,20 +64,24 @@ class Done:
     how: dict[str, Any] = field(default_factory=dict)
 
 
-@runtime_checkable
-class PieceScorer(Protocol):
-    """Scores the pieces that are not there yet."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The pieces of a run with all that is needed to score them: ``shards`` hold what is there, ``shelf`` the cache."""
 
-    def __call__(
-        self,
-        pieces: Iterable[Piece],
-        judges: Sequence[Scorer],
-        settings: ScoreSettings,
-        survey: Survey,
-        shards: Shards,
-        shelf: Shelf | None,
-    ) -> Done:
-        """Score pieces."""
+    pieces: Iterable[Piece]
+    judges: Sequence[Scorer]
+    settings: ScoreSettings
+    survey: Survey
+    shards: Shards
+    shelf: Shelf | None
+
+    def bench(self) -> Bench:
+        """Give the scorers with the towers that they share."""
+        return Bench(self.judges, self.settings.batch, self.shelf, exif=self.settings.exif)
+
+
+PieceScorer: TypeAlias = Callable[[Job], Done]
+"""Scores the pieces of a job that are not there yet."""
 
 
 def score_images(
@@ -93,8 +97,8 @@ def score_images(
     """Score images as a run that can be interrupted and resumed; give what was found.
 
     ``out`` is a folder, which will hold ``scores.parquet``, or a file ending in .parquet, .csv or .jsonl, whose run
-    record is then kept in a folder beside it: ``scores.run``, ``scores.csv.run``; or either behind a URL. Images that could not be scored are
-    rows with an error. Raises DataError for them after the table is written, unless ``allow_errors``; the same command
+    record is then kept in a folder beside it: ``scores.run``, ``scores.csv.run``; or either behind a URL. Images that
+    could not be scored are rows with an error. Raises DataError for them after the table is written, unless ``allow_errors``; the same command
     then tries these images again.
     """
     result = run_scores(
@@ -143,7 +147,7 @@ def run_scores(
         shards = place.shards
         shelf = None if cache is None else shelf_for(cache, survey, judges)
         pieces = gathered.source.pieces(settings.shard)
-        done = (score or score_pieces)(pieces, judges, settings, survey, shards, shelf)
+        done = (score or score_pieces)(Job(pieces, judges, settings, survey, shards, shelf))
         counts = done.counts
         if survey.rows is not None:
             _refuse_other_count(counts.rows, survey.rows * len(judges), place.folder)
@@ -237,7 +241,7 @@ def score_gathered(
     judges, survey, kept = _several(scorers), gathered.survey, Shards(shards)
     shelf = None if cache is None else shelf_for(cache, survey, judges)
     pieces = gathered.source.pieces(settings.shard)
-    done = score_pieces(pieces, judges, settings, survey, kept, shelf)
+    done = score_pieces(Job(pieces, judges, settings, survey, kept, shelf))
     table = pa.concat_tables([SCORES.empty_table(), *kept.tables(done.pieces, len(judges))])
     return table, _result(done.counts, judges, None, survey, shelf)
 
@@ -273,24 +277,17 @@ class Task:
     found: int | None
 
 
-def score_pieces(
-    pieces: Iterable[Piece],
-    judges: Sequence[Scorer],
-    settings: ScoreSettings,
-    survey: Survey,
-    shards: Shards,
-    shelf: Shelf | None,
-) -> Done:
+def score_pieces(job: Job) -> Done:
     """Score the pieces that are not there yet.
 
     Images are opened ahead across pieces, so that the network need not wait where one ends.
     """
-    bench = Bench(judges, settings.batch, shelf, exif=settings.exif)
-    counts = [Counts() for _ in judges]
-    ahead, tasks = tee(_read_twice(find_tasks(pieces, bench, shards, counts)))
-    done = track(survey.ticks(), label(judges), survey.rows)
+    bench = job.bench()
+    counts = [Counts() for _ in job.judges]
+    ahead, tasks = tee(_read_twice(find_tasks(job.pieces, bench, job.shards, counts)))
+    done = track(job.survey.ticks(), label(job.judges), job.survey.rows)
     number = 0
-    with _opener(bench, settings, survey) as opener, bench.ready():
+    with _opener(bench, job.settings, job.survey) as opener, bench.ready():
         opened = opener.stream(
             row
             for task, rows, _ in ahead
@@ -301,7 +298,7 @@ def score_pieces(
             if task.found is None:
                 tables = judge_rows(rows, opened, bench, done)
                 for place, table in enumerate(tables):
-                    shards.put(number, place, task.marks[place], table)
+                    job.shards.put(number, place, task.marks[place], table)
                     counts[place].add(table)
             else:
                 deque(islice(done, task.found), maxlen=0)
