@@ -17,7 +17,7 @@ def functions(path: Path) -> list[tuple[str, int]]:
     A command's signature is the list of its options, each with its help, and does not count either.
     """
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, Function)]
-    is_command = path.parent.name == "cli"
+    is_command = "cli" in path.parts
     return [(node.name, length(node, is_command=is_command)) for node in nodes]
 
 

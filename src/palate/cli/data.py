@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from palate.cli._text import plural, text_table
-from palate.cli.imports import import_app
+from palate.cli.importing import import_app
 
 if TYPE_CHECKING:
     from palate.data.audit import Audit

@@ -180,6 +180,20 @@ def probe_image(
     return ImageFacts(hash_image(path), width, height)
 
 
+def describe_bytes(
+    data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, decode: bool = True
+) -> tuple[ImageFacts, str]:
+    """Return hash, size and format (such as ``JPEG``) of an image from its bytes, as `probe_image` does."""
+    with _open(data, name, max_pixels) as image:
+        (width, height), kind = image.size, str(image.format)
+        if decode:
+            try:
+                image.load()
+            except _BROKEN as fault:
+                raise ImageError(f"{name}: is truncated or damaged: {_reason(fault)}") from None
+    return ImageFacts(hashlib.sha256(data).hexdigest(), width, height), kind
+
+
 def _open(source: Path | bytes, name: str, max_pixels: int) -> PIL.Image.Image:
     """Read the header, and refuse what is no image or too large, before decoding anything."""
     try:

@@ -1,57 +1,320 @@
-"""Write what a source gave as a data set, with a run record of what was read and left out."""
+"""Write what a source gives as a data set, row by row, with a run record of what was read and left out.
+
+Rows go to temporary files that take their names at the end, so both tables appear or neither. What
+stays in memory is a number per key.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import shutil
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote
 
-from palate.data.sources.common import Imported
-from palate.data.tables import relocate_images, save_dataset
-from palate.errors import DataError
-from palate.runs import hash_text, start_run
+import numpy as np
+import pyarrow.parquet as pq
+
+from palate.data.images import describe_bytes, probe_image
+from palate.data.records import Choice, Image
+from palate.data.schemas import SCHEMAS, Kind
+from palate.data.sources.common import Found, Imported, Report, Row, Source, hash_listing
+from palate.data.tables import to_rows, to_table
+from palate.errors import DataError, ImageError
+from palate.runs import atomic_path, hash_text, start_run, track, write_atomic
+
+_IMAGES_AT_ONCE: Final = 512
+_CHOICES_AT_ONCE: Final = 20_000
+_SUFFIX: Final = {"JPEG": ".jpg", "TIFF": ".tif"}
 
 
-def write_import(
-    source: str,
-    imported: Imported,
-    out: Path,
-    settings: object,
-    inputs: Mapping[str, Path | str],
-    *,
-    overwrite: bool = False,
-) -> dict[str, Any]:
+def write_import(source: Source, out: Path, *, overwrite: bool = False) -> dict[str, Any]:
     """Write the tables of a source to a folder and return the counts.
 
-    Everything was read before, so a source that is refused leaves nothing behind. Image files stay
-    where they are; the table names them, relative to `out` where they are inside it. `inputs` are
-    the files that were read; the images are added by their contents.
+    Image files stay where they are; the table names them, relative to `out` where they are inside
+    it. Images that lie inside other files are written to `out/images`, unless the settings say no.
+    Raises `DataError` for bad rows (unless allowed), keys that come twice, and choices between
+    images that the source lacks; then no table is written.
     """
-    _refuse_inside(imported, out)
-    hashes = imported.images.column("sha256").to_pylist()
-    contents = hash_text(*(content or "" for content in hashes))
-    images = relocate_images(imported.images, "/", out)
-    known = {**inputs, "images": f"{len(hashes)} images with the contents {contents}"}
-    with start_run(f"data import {source}", out, settings, known, overwrite=overwrite) as run:
-        if run.finished:
-            return run.result
-        dataset = save_dataset(out, images, imported.choices)
-        prompts = {*images.column("prompt").to_pylist()}
-        prompts |= {*imported.choices.column("prompt").to_pylist()}
-        result = {
-            "images": len(images),
-            "choices": len(dataset.choices),
-            "prompts": len(prompts),
-            **imported.report,
-        }
-        tables = [out / f"{kind}.parquet" for kind in ("images", "choices")]
-        run.finish(result, files=[path for path in tables if path.exists()])
-        return run.result
-
-
-def _refuse_inside(imported: Imported, out: Path) -> None:
-    """An import never writes over its own images: `--overwrite` would delete them."""
+    for given in source.inputs.values():
+        if isinstance(given, Path) and not given.exists():
+            raise DataError(f"{given}: does not exist")
     base = out.resolve()
-    for path in imported.images.column("path").to_pylist():
-        if path is not None and Path(path).is_relative_to(base):
-            raise DataError(f"{out}: holds the images that are imported; choose another --out")
+    if source.folder is not None and source.folder.resolve().is_relative_to(base):
+        raise DataError(f"{out}: holds the images that are imported; choose another --out")
+    if not (overwrite and out.exists()):
+        return _write(source, out, out)
+    # what was there stays until the new one is whole
+    fresh = out.with_name(f".{out.name}.new")
+    if fresh.exists():
+        shutil.rmtree(fresh)
+    result = _write(source, fresh, out)
+    with start_run(f"data import {source.name}", out, source.settings, {}, overwrite=True):
+        pass
+    shutil.rmtree(out)
+    fresh.rename(out)
+    return result
+
+
+def _write(source: Source, out: Path, final: Path) -> dict[str, Any]:
+    """Write the tables into a folder that will be, or is, the final one; leave nothing if refused."""
+    inputs: dict[str, Path | str] = dict(source.inputs)
+    if source.folder is not None and "images" not in inputs:
+        inputs["images"] = f"image files with the listing {hash_listing(source.folder, final)}"
+    was_there = out.exists()
+    try:
+        with start_run(f"data import {source.name}", out, source.settings, inputs) as run:
+            if not run.finished:
+                with _Files(out) as files:
+                    result = _pump(source, files.add, out)
+                    files.check(str(next(iter(source.inputs.values()), source.name)))
+                run.finish(result, files=files.written())
+            return run.result
+    except DataError:
+        if not was_there and out.is_dir():
+            shutil.rmtree(out)
+        raise
+
+
+def collect(source: Source) -> Imported:
+    """Read a source into two tables in memory; paths of images are absolute, and none is written."""
+    memory = _Memory([], [])
+    report = _pump(source, memory.add, None)
+    images, choices = to_table(memory.images, "images"), to_table(memory.choices, "choices")
+    return Imported(images, choices, report)
+
+
+_Add: TypeAlias = Callable[[Kind, list[Any]], None]
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Rows kept in lists."""
+
+    images: list[Image]
+    choices: list[Choice]
+
+    def add(self, kind: Kind, rows: list[Any]) -> None:
+        (self.images if kind == "images" else self.choices).extend(rows)
+
+
+def _pump(source: Source, add: _Add, out: Path | None) -> dict[str, Any]:
+    """Read all rows of a source one after the other; give the report."""
+    report = source.report()
+    prompts: set[int] = set()
+    numbers = {"images": 0, "choices": 0}
+    waiting: list[Found] = []
+    answers: list[Choice] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def flush() -> None:
+            rows = _described(waiting, source, report, out, pool)
+            add("images", rows)
+            add("choices", answers)
+            numbers["images"] += len(rows)
+            numbers["choices"] += len(answers)
+            waiting.clear()
+            answers.clear()
+
+        rows: Iterable[Row] = track(source.rows(report), f"reading {source.name}")
+        for row in rows:
+            prompts.add(hash(row.prompt if isinstance(row, Choice) else row.image.prompt))
+            if isinstance(row, Choice):
+                answers.append(row)
+            else:
+                waiting.append(row)
+            if len(waiting) >= _IMAGES_AT_ONCE or len(answers) >= _CHOICES_AT_ONCE:
+                flush()
+        flush()
+    _settle(source, report, numbers["images"], numbers["choices"])
+    return {**numbers, "prompts": len(prompts), **report.to_dict()}
+
+
+def _settle(source: Source, report: Report, images: int, choices: int) -> None:
+    report.faults.settle()
+    if report.missing and source.rules.missing_images == "fail":
+        raise DataError(
+            f"{source.folder or report.faults.source}: {report.missing:,} of {images:,} images are not there: "
+            + ", ".join(map(repr, report.missing_first))
+            + (", …" if report.missing > len(report.missing_first) else "")
+        )
+    if not images + choices:
+        raise DataError(f"{report.faults.source}: holds no record that can be used")
+
+
+def _described(
+    found: Iterable[Found],
+    source: Source,
+    report: Report,
+    out: Path | None,
+    pool: ThreadPoolExecutor,
+) -> list[Image]:
+    """Fill in path, hash and size of the images that are there, several at a time."""
+    rows = []
+    for one, described in pool.map(lambda one: (one, _describe(one, source, out)), found):
+        if isinstance(described, ImageError):
+            # allowed faults leave the row without its file: the person's answer stays true
+            report.faults.add(f"image {one.image.image!r}", str(described))
+        elif described is None:
+            report.miss(one.image.image)
+        rows.append(described if isinstance(described, Image) else one.image)
+    return rows
+
+
+def _describe(found: Found, source: Source, out: Path | None) -> Image | ImageError | None:
+    """The row with its file, what is wrong with the file, or None where there is none."""
+    settings, row = source.rules, found.image
+    try:
+        if found.data is not None:
+            facts, kind = describe_bytes(
+                found.data, row.image, max_pixels=settings.max_pixels, decode=settings.decode
+            )
+            path = None
+            if out is not None and settings.extract:
+                path = _extracted(out, row.image, facts.sha256, kind, found.data)
+        elif found.file is None:
+            return row
+        elif not found.file.exists():
+            return None
+        else:
+            facts = probe_image(found.file, max_pixels=settings.max_pixels, decode=settings.decode)
+            path = found.file.resolve().as_posix()
+    except ImageError as fault:
+        return fault
+    return replace(row, path=path, sha256=facts.sha256, width=facts.width, height=facts.height)
+
+
+def _extracted(out: Path, key: str, content: str, kind: str, data: bytes) -> str:
+    """Write an image that lay inside another file, and give its path below the data set."""
+    stem = quote(key.rsplit("/", 1)[-1], safe=" ()+,=@")[:80]
+    suffix = _SUFFIX.get(kind, f".{kind.lower()}")
+    name = f"images/{content[:2]}/{stem.removesuffix(suffix)}-{content[2:10]}{suffix}"
+    path = out / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not (path.is_file() and path.stat().st_size == len(data)):
+        write_atomic(path, data)
+    return name
+
+
+class _Files:
+    """Two Parquet files that are written as rows come, and take their names together at the end."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._stack = ExitStack()
+        self._writers: dict[Kind, Any] = {}
+        self._temporary: dict[Kind, Path] = {}
+        self._keys: dict[Kind, array[int]] = {"images": array("q"), "choices": array("q")}
+        self._shown = array("q")
+
+    def __enter__(self) -> _Files:  # noqa: PYI034 - beartype checks no Self here
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self._stack.__exit__(kind, fault, trace)
+        if fault is None:
+            for table in self._keys.keys() - self._writers.keys():
+                (self.out / f"{table}.parquet").unlink(missing_ok=True)
+
+    def add(self, kind: Kind, rows: list[Any]) -> None:
+        """Write rows, and keep what tells their keys apart."""
+        if not rows:
+            return
+        if kind == "images":
+            self._keys[kind].extend(hash(row.image) for row in rows)
+        else:
+            self._keys[kind].extend(hash(row.choice) for row in rows)
+            self._shown.extend(hash(key) for row in rows for key in row.images)
+        if kind not in self._writers:
+            path = self._stack.enter_context(atomic_path(self.out / f"{kind}.parquet"))
+            self._temporary[kind] = path
+            schema = SCHEMAS[kind]
+            self._writers[kind] = pq.ParquetWriter(path, schema, compression="zstd")
+        self._writers[kind].write_table(to_table(rows, kind))
+
+    def check(self, name: str) -> None:
+        """Raise `DataError` where a key came twice, or a choice names an image that did not come."""
+        for writer in self._writers.values():
+            writer.close()
+        for kind, keys in self._keys.items():
+            again = _repeated(_numbers(keys))
+            if len(again) and (key := self._twice(kind, again)) is not None:
+                raise DataError(f"{name}: {kind[:-1]} {key!r} comes twice")
+        if "images" not in self._writers:
+            return
+        unknown = np.setdiff1d(_numbers(self._shown), _numbers(self._keys["images"]))
+        if len(unknown):
+            choice, key = next(self._naming(unknown))
+            raise DataError(f"{name}: choice {choice!r} names the image {key!r}, which never comes")
+
+    def _twice(self, kind: Kind, numbers: Any) -> str | None:
+        """The first key that stands there twice, among those with these numbers."""
+        wanted, seen = set(numbers.tolist()), set()
+        for batch in self._batches(kind, [kind[:-1]]):
+            for key in batch.column(0).to_pylist():
+                if hash(key) not in wanted:
+                    continue
+                if key in seen:
+                    return str(key)
+                seen.add(key)
+        return None
+
+    def _naming(self, numbers: Any) -> Iterator[tuple[str, str]]:
+        wanted = set(numbers.tolist())
+        for batch in self._batches("choices", ["choice", "images"]):
+            for choice, images in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+                for key in images:
+                    if hash(key) in wanted:
+                        yield choice, key
+
+    def _batches(self, kind: Kind, columns: list[str]) -> Iterator[Any]:
+        with pq.ParquetFile(self._temporary[kind]) as file:
+            yield from file.iter_batches(columns=columns)
+
+    def written(self) -> list[Path]:
+        """The tables that were written."""
+        return [
+            self.out / f"{kind}.parquet" for kind in ("images", "choices") if kind in self._writers
+        ]
+
+
+def _numbers(keys: array[int]) -> Any:
+    return np.frombuffer(keys, dtype=np.int64)
+
+
+def _repeated(numbers: Any) -> Any:
+    ordered = np.sort(numbers)
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+
+
+def imported_source(
+    name: str,
+    settings: object,
+    inputs: Mapping[str, Path | str],
+    imported: Imported,
+    folder: Path,
+) -> Source:
+    """Return a source of tables that were read already, for small sources that need all rows at once."""
+    hashes = [content or "" for content in imported.images.column("sha256").to_pylist()]
+    contents = f"{len(hashes)} images with the contents {hash_text(*hashes)}"
+
+    def rows(report: Report) -> Iterator[Row]:
+        report.counts |= imported.report
+        for image in to_rows(imported.images, Image):
+            yield Found(image)
+        yield from to_rows(imported.choices, Choice)
+
+    return Source(name, settings, {**inputs, "images": contents}, rows, folder)

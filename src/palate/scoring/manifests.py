@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from palate.data.sources.common import csv_rows, json_lines
+from palate.data.sources.texts import csv_rows, json_lines
 from palate.data.urls import told_by
 from palate.errors import DataError
 from palate.scoring.pieces import Row, Source, Survey, Surveyor, file_below, occurrences, repeated

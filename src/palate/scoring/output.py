@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from palate.data.records import Score
-from palate.data.sources.common import csv_rows, json_lines
+from palate.data.sources.texts import csv_rows, json_lines
 from palate.data.tables import SCORES, read_table, to_table
 from palate.errors import DataError
 from palate.runs import atomic_path

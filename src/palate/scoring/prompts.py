@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from palate.data.sources.common import csv_rows, json_lines, read_text, require_columns, text_lines
+from palate.data.sources.texts import csv_rows, json_lines, read_text, require_columns, text_lines
 from palate.errors import DataError
 
 

@@ -10,11 +10,19 @@ import PIL.Image
 import pytest
 
 from palate.data.images import hash_image
+from palate.data.importing import collect
 from palate.data.position import position_bias
 from palate.data.records import Choice, Image
-from palate.data.sources.hpd_v1 import HpdV1Settings, read_hpd_v1
+from palate.data.sources.common import Imported, SourceSettings
+from palate.data.sources.hpd_v1 import hpd_v1
 from palate.data.tables import to_rows
 from palate.errors import DataError
+
+
+def _read(
+    path: Path, images: Path | None = None, settings: SourceSettings | None = None
+) -> Imported:
+    return collect(hpd_v1(path, images, settings))
 
 
 def record(number: int, **changes: object) -> dict[str, object]:
@@ -39,7 +47,7 @@ def test_records_become_images_and_choices(tmp_path: Path) -> None:
     file = tmp_path / "preference_images" / "7_0.jpg"
     file.parent.mkdir()
     PIL.Image.fromarray(np.zeros((8, 6, 3), np.uint8)).save(file)
-    found = read_hpd_v1(write(tmp_path, [record(7), record(9, human_preference=0)]))
+    found = _read(write(tmp_path, [record(7), record(9, human_preference=0)]))
     choices = list(to_rows(found.choices, Choice))
     assert [row.choice for row in choices] == ["hpd-v1/7", "hpd-v1/9"]
     assert choices[0].ranks == (2, 2, 1, 2)
@@ -76,8 +84,8 @@ def test_a_bad_record_is_named_by_number_and_id(changes, message, tmp_path: Path
     where = rf"record 1 \(id {records[1]['id']}\): "
     path = write(tmp_path, records)
     with pytest.raises(DataError, match=rf"preference_test\.json: {where}.*{message}"):
-        read_hpd_v1(path)
-    found = read_hpd_v1(path, settings=HpdV1Settings(allow_errors=True))
+        _read(path)
+    found = _read(path, settings=SourceSettings(allow_errors=True))
     assert len(found.choices) == 1
     assert found.report["faults"]["count"] == 1
 
@@ -85,10 +93,10 @@ def test_a_bad_record_is_named_by_number_and_id(changes, message, tmp_path: Path
 def test_many_bad_records_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path, [record(k, human_preference=k) for k in range(8)])
     with pytest.raises(DataError, match=r"4 of 8 rows cannot be used, first record 4 \(id 4\): "):
-        read_hpd_v1(path)
+        _read(path)
     bad = write(tmp_path, [record(0, prompt=1)])
     with pytest.raises(DataError, match="holds no record that can be used"):
-        read_hpd_v1(bad, settings=HpdV1Settings(allow_errors=True))
+        _read(bad, settings=SourceSettings(allow_errors=True))
 
 
 WHOLE = json.dumps([record(k) for k in range(3)])
@@ -117,25 +125,25 @@ WHOLE = json.dumps([record(k) for k in range(3)])
 )
 def test_a_broken_file_is_refused_in_one_sentence(text, message, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        read_hpd_v1(write(tmp_path, text))
+        _read(write(tmp_path, text))
     assert "\n" not in str(caught.value)
 
 
 def test_wrong_paths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.json: does not exist"):
-        read_hpd_v1(tmp_path / "nowhere.json")
+        _read(tmp_path / "nowhere.json")
     path = write(tmp_path, [record(0)])
     with pytest.raises(DataError, match="nowhere: is no folder of images"):
-        read_hpd_v1(path, tmp_path / "nowhere")
+        _read(path, tmp_path / "nowhere")
     path.write_bytes(b"\xff\xfe[\0")
     with pytest.raises(DataError, match="is no UTF-8 text"):
-        read_hpd_v1(path)
+        _read(path)
 
 
 def test_required_images_must_be_there(tmp_path: Path) -> None:
     path = write(tmp_path, [record(0)])
-    with pytest.raises(DataError, match=r"4 of 4 images are not there, first 'preference_images/0"):
-        read_hpd_v1(path, settings=HpdV1Settings(missing_images="fail"))
+    with pytest.raises(DataError, match=r"4 of 4 images are not there: 'preference_images/0"):
+        _read(path, settings=SourceSettings(missing_images="fail"))
 
 
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
@@ -144,19 +152,18 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     file.write_text("hello")
     path = write(tmp_path, [record(0)])
     with pytest.raises(DataError, match=r"0_1\.jpg: is no image of a known format"):
-        read_hpd_v1(path)
-    found = read_hpd_v1(path, settings=HpdV1Settings(allow_errors=True))
+        _read(path)
+    found = _read(path, settings=SourceSettings(allow_errors=True))
     assert (len(found.images), len(found.choices)) == (4, 1)
 
 
 def test_the_real_records_show_their_position_bias(shared: Path) -> None:
-    found = read_hpd_v1(shared / "data" / "hpd_v1" / "preference_test_500.json")
+    found = _read(shared / "data" / "hpd_v1" / "preference_test_500.json")
     assert (len(found.choices), len(found.images)) == (500, 1968)
-    assert found.report == {
-        "records": 500,
-        "missing_images": 1968,
-        "faults": {"count": 0, "first": []},
-    }
+    assert found.report["records"] == 500
+    assert found.report["missing_images"] == 1968
+    assert len(found.report["missing_first"]) == 10
+    assert found.report["faults"]["count"] == 0
     bias = position_bias(found.choices)
     assert bias is not None
     assert bias.chance == pytest.approx(0.2565)

@@ -1,21 +1,45 @@
-"""What every source needs: faults that are counted and named, JSON and CSV with line numbers."""
+"""What every source needs: rows as they come, faults that are counted and named, safe file names."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Final, Literal, TypeAlias
 
-from palate.data.images import SUFFIXES, probe_image
-from palate.data.records import Image
+from palate.data.images import MAX_PIXELS, SUFFIXES, probe_image
+from palate.data.records import Choice, Image
 from palate.errors import DataError, ImageError
+from palate.runs import hash_text
 
 MissingImages = Literal["fail", "keep", "drop"]
-_EXAMPLES = 5
+_EXAMPLES: Final = 5
+_MISSING: Final = 10
+_PLAIN: Final[dict[type, str]] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+    bool: "true or false",
+}
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """How the files of any source are read.
+
+    `missing_images`: "keep" leaves the path of an absent file empty and counts it, "fail" refuses.
+    `allow_errors` leaves bad rows out and counts them. `decode` opens every image in full; without
+    it only headers are read. `extract` writes images that lie inside other files (Parquet, tar) as
+    files of the data set.
+    """
+
+    missing_images: Literal["keep", "fail"] = "keep"
+    allow_errors: bool = False
+    decode: bool = True
+    extract: bool = True
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass
@@ -53,6 +77,76 @@ class Faults:
         return {"count": self.count, "first": list(self.examples)}
 
 
+@dataclass
+class Report:
+    """What a reader says beside its rows: faults, files that are not there, and its own counts."""
+
+    faults: Faults
+    missing: int = 0
+    missing_first: list[str] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to one of the reader's own counts, such as ``"ties"``."""
+        self.counts[name] = self.counts.get(name, 0) + number
+
+    def miss(self, key: str) -> None:
+        """Count an image whose file is not there, and keep the first ten by name."""
+        self.missing += 1
+        if len(self.missing_first) < _MISSING:
+            self.missing_first.append(key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for the run record."""
+        return {
+            "records": self.faults.rows,
+            "missing_images": self.missing,
+            "missing_first": list(self.missing_first),
+            "faults": self.faults.to_dict(),
+            **self.counts,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image as a source names it: its row, and where its file should be, or its bytes.
+
+    With neither `file` nor `data` the source has no image, and none is looked for.
+    """
+
+    image: Image
+    file: Path | None = None
+    data: bytes | None = None
+
+
+Row: TypeAlias = Found | Choice
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be imported: what was read, how, and the rows as they come.
+
+    `inputs` are the files (told apart by content) and `folder` is where image files lie. `rows` reads
+    them once; an image comes before the choices that name it, and only once.
+    """
+
+    name: str
+    settings: object
+    inputs: Mapping[str, Path | str]
+    rows: Callable[[Report], Iterator[Row]]
+    folder: Path | None = None
+
+    @property
+    def rules(self) -> SourceSettings:
+        """What the settings say about files; the defaults for a source that looks at them itself."""
+        return self.settings if isinstance(self.settings, SourceSettings) else SourceSettings()
+
+    def report(self) -> Report:
+        """Return an empty report, named after the first input."""
+        first = next(iter(self.inputs.values()), self.name)
+        return Report(Faults(str(first), self.rules.allow_errors))
+
+
 @dataclass(frozen=True)
 class Imported:
     """What a source gave: the two tables, and a report of counts for the run record."""
@@ -62,145 +156,86 @@ class Imported:
     report: dict[str, Any]
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 text file (a byte order mark is dropped), or raise `DataError`."""
-    if not path.is_file():
-        what = "is a folder, expected a file" if path.is_dir() else "does not exist"
-        raise DataError(f"{path}: {what}")
-    try:
-        return path.read_text("utf-8-sig")
-    except UnicodeDecodeError as fault:
-        raise DataError(f"{path}: is no UTF-8 text (byte {fault.start:,})") from None
-    except OSError as fault:
-        raise DataError(f"{path}: could not be read: {fault.strerror}") from None
+class Seen:
+    """Images that came before, so that each comes once; the first prompt of an image stays."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._prompts: dict[str, int] = {}
+
+    def new(self, images: Iterable[Image]) -> list[Image]:
+        """Return those that did not come before; count those that come under another prompt now."""
+        fresh = []
+        for image in images:
+            before = self._prompts.get(image.image)
+            if before is None:
+                self._prompts[image.image] = hash(image.prompt)
+                fresh.append(image)
+            elif before != hash(image.prompt):
+                self._report.count("images_under_another_prompt")
+        return fresh
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._prompts
+
+    def __len__(self) -> int:
+        return len(self._prompts)
 
 
-def text_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 text file with their ends, or raise `DataError`; it is not read whole."""
-    if not path.is_file():
-        read_text(path)  # says what is wrong
-    place = 0
-    try:
-        with path.open("rb") as file:
-            for line in file:
-                yield line.decode("utf-8" if place else "utf-8-sig")
-                place += len(line)
-    except UnicodeDecodeError as fault:
-        raise DataError(f"{path}: is no UTF-8 text (byte {place + fault.start:,})") from None
-    except OSError as fault:
-        raise DataError(f"{path}: could not be read: {fault.strerror}") from None
+def require_keys(
+    record: Any, keys: Mapping[str, type], *, optional: Mapping[str, type] | None = None
+) -> None:
+    """Raise `DataError` unless a JSON record has these keys, with values of these types, and no other.
 
-
-def json_records(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield number (from 0) and content of every record of a file with one JSON list.
-
-    Raises `DataError` that names the record where the file breaks off or is no JSON.
+    A whole number is a number; true is no whole number. An optional key may be absent or null.
     """
-    text = read_text(path)
-    decoder = json.JSONDecoder(parse_constant=_no_constant)
-    place = _skip(text, 0)
-    if not text[place:]:
-        raise DataError(f"{path}: is an empty file, expected a JSON list of records")
-    if text[place] != "[":
-        raise DataError(f"{path}: begins with {text[place : place + 20]!r}, expected a JSON list")
-    place = _skip(text, place + 1)
-    number = 0
-    if text[place : place + 1] == "]":
-        return
-    while True:
-        try:
-            record, place = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as fault:
-            raise DataError(f"{path}: {_broken(fault, text, place, number)}") from None
-        yield number, record
-        place = _skip(text, place)
-        mark = text[place : place + 1]
-        if mark == "]":
-            break
-        if mark != ",":
-            ends = "breaks off" if not mark else f"has {mark!r} instead of a comma"
-            raise DataError(f"{path}: the JSON list {ends} after record {number}")
-        place = _skip(text, place + 1)
-        number += 1
-    if _skip(text, place + 1) != len(text):
-        raise DataError(f"{path}: goes on after the end of the JSON list")
-
-
-def _skip(text: str, place: int) -> int:
-    while place < len(text) and text[place] in " \t\r\n":
-        place += 1
-    return place
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _broken(fault: Exception, text: str, place: int, number: int) -> str:
-    at = getattr(fault, "pos", place)
-    if at >= len(text.rstrip()) or "Unterminated" in str(fault):
-        return f"the JSON breaks off in record {number}; the file is incomplete"
-    line = text.count("\n", 0, at) + 1
-    reason = getattr(fault, "msg", str(fault) or "nested too deeply")
-    return f"record {number} is no valid JSON (line {line}: {reason})"
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield line number (from 1) and content of every object of a JSON Lines file."""
-    for number, whole in enumerate(text_lines(path), start=1):
-        line = whole.removesuffix("\n")
-        if not line.strip():
+    if not isinstance(record, dict):
+        raise DataError(f"expected an object, found {str(record)[:40]!r}")
+    optional = optional or {}
+    for key, kind in {**keys, **optional}.items():
+        value = record.get(key)
+        if value is None and key in optional:
             continue
-        try:
-            record = json.loads(line, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as fault:
-            reason = getattr(fault, "msg", str(fault))
-            raise DataError(f"{path}, line {number}: is no valid JSON ({reason})") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number}: expected a JSON object, found {line[:30]!r}")
-        yield number, record
+        if key not in record:
+            raise DataError(f"has no {key!r}")
+        wanted: Any = (int, float) if kind is float else kind
+        if not isinstance(value, wanted) or (kind is not bool and isinstance(value, bool)):
+            raise DataError(f"{key} is {str(value)[:40]!r}, expected {_PLAIN[kind]}")
+    strangers = sorted(record.keys() - keys.keys() - optional.keys())
+    if strangers:
+        raise DataError(f"has the unknown key {strangers[0]!r}")
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number (from 1; the header is line 1) and cells by name of a CSV file.
+def require_texts(name: str, values: Iterable[object]) -> None:
+    """Raise `DataError` where a list holds something that is no text."""
+    if not all(isinstance(value, str) for value in values):
+        raise DataError(f"{name} holds something that is no text")
 
-    Raises `DataError` for a row with more or fewer cells than the header.
+
+def require_numbers(name: str, values: Iterable[object]) -> None:
+    """Raise `DataError` where a list holds something that is no whole number."""
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        raise DataError(f"{name} holds something that is no whole number")
+
+
+def inside(folder: Path, name: str) -> Path:
+    r"""Return the path of a file that a source names; `/` and `\` both separate.
+
+    Raises `DataError` where the name is absolute or leads out of the folder.
     """
-    reader = csv.reader(_csv_lines(path), strict=True)
-    try:
-        header = next(reader, None)
-        if not header:
-            raise DataError(f"{path}: is an empty file, expected a CSV table with a header")
-        if len(set(header)) != len(header):
-            raise DataError(f"{path}: a column stands in the header twice: {', '.join(header)}")
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{path}, line {reader.line_num}: {len(cells)} cells, "
-                    f"but the header has {len(header)}"
-                )
-            yield reader.line_num, dict(zip(header, cells, strict=True))
-    except csv.Error as fault:
-        raise DataError(f"{path}, line {reader.line_num}: is no valid CSV ({fault})") from None
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    windows = PureWindowsPath(name)
+    if not parts or "\0" in name or ".." in parts or windows.root or windows.drive:
+        raise DataError(f"the path {name!r} does not stay inside the folder of images")
+    return folder.joinpath(*parts)
 
 
-def _csv_lines(path: Path) -> Iterator[str]:
-    """Yield lines that end as CSV lines may: by a line feed, a carriage return or both."""
-    for line in text_lines(path):
-        if "\r" in line:
-            yield from io.StringIO(line, newline="")
-        else:
-            yield line
-
-
-def require_columns(path: Path, found: dict[str, Any], wanted: list[str]) -> None:
-    """Raise `DataError` where a named column is not in the table."""
-    for name in wanted:
-        if name not in found:
-            there = ", ".join(found)
-            raise DataError(f"{path}: has no column {name!r}; there are {there}")
+def image_folder(given: Path | None, beside: Path) -> Path:
+    """Return the folder of images that was given, or that of the file. Raises `DataError` if it is none."""
+    folder = beside.parent if given is None else given
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is no folder of images")
+    return folder
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -216,6 +251,18 @@ def find_images(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def hash_listing(folder: Path, leave_out: Path | None = None) -> str:
+    """Hash the names, sizes and times of the image files below a folder, without reading them."""
+    skip = None if leave_out is None else leave_out.resolve()
+    told = []
+    for path in find_images(folder):
+        if skip is not None and path.resolve().is_relative_to(skip):
+            continue
+        facts = path.stat()
+        told.append(f"{path.relative_to(folder).as_posix()} {facts.st_size} {facts.st_mtime_ns}")
+    return hash_text(*told)
 
 
 def describe_image(

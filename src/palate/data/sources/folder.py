@@ -26,13 +26,10 @@ from palate.data.records import Choice, Image, json_text, pick_ranks
 from palate.data.sources.common import (
     Faults,
     Imported,
-    csv_rows,
     describe_image,
     find_images,
-    json_lines,
-    read_text,
-    require_columns,
 )
+from palate.data.sources.texts import csv_rows, json_lines, read_text, require_columns
 from palate.data.tables import to_table
 from palate.errors import DataError
 from palate.runs import track

@@ -24,11 +24,10 @@ from palate.data.sources.common import (
     Faults,
     Imported,
     MissingImages,
-    csv_rows,
     describe_image,
-    require_columns,
 )
 from palate.data.sources.folder import compile_pattern
+from palate.data.sources.texts import csv_rows, require_columns
 from palate.data.tables import to_table
 from palate.errors import DataError
 from palate.runs import hash_text

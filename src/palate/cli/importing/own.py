@@ -1,68 +1,22 @@
-"""`palate data import`: turn what other people collected into a data set."""
+"""`palate data import folder` and `ratings`: your own images, choices and ratings."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from palate.cli._text import plural
-
-import_app = typer.Typer(
-    help="Turn images and choices from elsewhere into a data set.", no_args_is_help=True
+from palate.cli.importing.app import (
+    AllowErrors,
+    AsJson,
+    HeadersOnly,
+    MaxPixels,
+    Out,
+    Overwrite,
+    import_app,
+    run_import,
 )
-
-Out = Annotated[Path, typer.Option(help="Folder for the data set; new, or of the same import.")]
-AllowErrors = Annotated[
-    bool, typer.Option("--allow-errors", help="Leave bad rows out and count them.")
-]
-HeadersOnly = Annotated[
-    bool,
-    typer.Option("--headers-only", help="Do not decode images: quicker, misses truncated files."),
-]
-MaxPixels = Annotated[int, typer.Option(help="Refuse images with more pixels than this.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
-
-@import_app.command("hpd-v1")
-def hpd_v1(  # noqa: PLR0917 - typer makes options of them
-    records: Annotated[Path, typer.Argument(help="preference_train.json or preference_test.json.")],
-    out: Out,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder that the file_path entries count from [beside it].")
-    ] = None,
-    require_images: Annotated[
-        bool, typer.Option("--require-images", help="Refuse if an image file is not there.")
-    ] = False,
-    allow_errors: AllowErrors = False,
-    headers_only: HeadersOnly = False,
-    max_pixels: MaxPixels = 100_000_000,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Import the human preference data of HPS v1 (official JSON).
-
-    The release has no images beside the JSON; without them the choices are imported all the same.
-
-    Example: palate data import hpd-v1 preference_test.json --out data/hpd
-    """
-    from palate.data.importing import write_import
-    from palate.data.sources.hpd_v1 import HpdV1Settings, read_hpd_v1
-
-    settings = HpdV1Settings(
-        missing_images="fail" if require_images else "keep",
-        allow_errors=allow_errors,
-        decode=not headers_only,
-        max_pixels=max_pixels,
-    )
-    imported = read_hpd_v1(records, images, settings)
-    inputs = {"records": records}
-    _tell(
-        write_import("hpd-v1", imported, out, settings, inputs, overwrite=overwrite), out, as_json
-    )
 
 
 @import_app.command("folder")
@@ -101,7 +55,7 @@ def folder(  # noqa: PLR0917 - typer makes options of them
 
     Example: palate data import folder photos --prompts prompts.csv --choices picks.jsonl --out mine
     """
-    from palate.data.importing import write_import
+    from palate.data.importing import imported_source
     from palate.data.sources.folder import SIMULACRA, FolderSettings, read_folder
 
     settings = FolderSettings(
@@ -116,9 +70,8 @@ def folder(  # noqa: PLR0917 - typer makes options of them
     imported = read_folder(images, prompts, choices, settings)
     given = {"prompts": prompts, "choices": choices}
     inputs = {name: path for name, path in given.items() if path is not None}
-    _tell(
-        write_import("folder", imported, out, settings, inputs, overwrite=overwrite), out, as_json
-    )
+    read = imported_source("folder", settings, inputs, imported, images)
+    run_import(read, out, overwrite=overwrite, as_json=as_json)
 
 
 @import_app.command("ratings")
@@ -186,7 +139,7 @@ def ratings(  # noqa: PLR0917 - typer makes options of them
 
     Example: palate data import ratings study/avt --preset avt --out data/avt
     """
-    from palate.data.importing import write_import
+    from palate.data.importing import imported_source
     from palate.data.sources.ratings import read_ratings
 
     given = {
@@ -213,11 +166,11 @@ def ratings(  # noqa: PLR0917 - typer makes options of them
     if preset == "avt" and table.is_dir():
         images, prompts = images or table / "images", prompts or table / "prompts.csv"
         table /= "ratings_study2.csv"
-    imported = read_ratings(table, images or table.parent, prompts, settings)
+    images = images or table.parent
+    imported = read_ratings(table, images, prompts, settings)
     inputs = {"ratings": table} | ({} if prompts is None else {"prompts": prompts})
-    _tell(
-        write_import("ratings", imported, out, settings, inputs, overwrite=overwrite), out, as_json
-    )
+    source = imported_source("ratings", settings, inputs, imported, images)
+    run_import(source, out, overwrite=overwrite, as_json=as_json)
 
 
 def _ratings_settings(preset: str | None, given: dict[str, Any]) -> Any:
@@ -243,41 +196,3 @@ def _renames(given: list[str] | None) -> dict[str, str] | None:
         if "=" not in rename:
             raise typer.BadParameter(f"{rename!r} is not old=new", param_hint="--dimension-name")
     return dict(rename.split("=", 1) for rename in given)
-
-
-def _tell(result: dict[str, Any], out: Path, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
-        return
-    typer.echo(
-        f"{plural(result['choices'], 'choice')} between {plural(result['images'], 'image')}"
-        f" of {plural(result['prompts'], 'prompt')}: {out}"
-    )
-    for line in _remarks(result):
-        typer.echo(f"  {line}")
-
-
-def _remarks(result: dict[str, Any]) -> list[str]:
-    """What was left out or is odd, one line each."""
-    missing = result.get("missing_images", 0)
-    faults, repeats = result["faults"], result.get("repeats", {"count": 0})
-    unfinished = result.get("unfinished_raters", {"count": 0})
-    remarks = [
-        (missing, f"images without a file: {_named(missing)}"),
-        (faults["count"], f"bad rows left out: {faults['count']}, first {faults['first'][:1]}"),
-        (repeats["count"], f"images rated again by the same person: {repeats['count']}"),
-        (
-            unfinished["count"],
-            f"unfinished people: {unfinished['count']}, left out: {unfinished.get('left_out')}",
-        ),
-        (result.get("single"), f"answers with one image only: {result.get('single')}"),
-        (result.get("too_close"), f"pairs below the minimum gap: {result.get('too_close')}"),
-        (result.get("all_tied"), f"choices that tie all their images: {result.get('all_tied')}"),
-    ]
-    return [text for count, text in remarks if count]
-
-
-def _named(missing: Any) -> str:
-    if isinstance(missing, int):
-        return f"{missing:,}"
-    return f"{len(missing)} ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''})"
