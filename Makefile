@@ -65,7 +65,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@# uv does not read pip's configuration: hand it the local wheels, if pip has any.
 	@links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)}}"; \
 	links="$$(echo $$links | tr ' ' ',')"; \
-	set -- -c constraints.txt -e '.[demo,dev,openvino,ray,s3]'; \
+	set -- -c constraints.txt -e '.[demo,dev,openvino,ray,s3,sheets]'; \
 	UV_FIND_LINKS="$$links" $(BIN)/uv pip install -q --python $(BIN)/python "$$@" \
 	  || $(BIN)/python -m pip install -q "$$@"
 	@touch $@

@@ -187,7 +187,10 @@ def limits(bench: Bench, model: str) -> dict[str, Any]:
     pairs = {size: make_images(1, size, bench.folder) for size in bench.sizes}
     asked = {"model": model, "seconds": bench.seconds}
     asked["images"] = {size: [path for path, _ in found] for size, found in pairs.items()}
-    return run([sys.executable, HERE / "scoring_limits.py", json.dumps(asked)], _quiet())
+    found = run([sys.executable, HERE / "scoring_limits.py", json.dumps(asked)], _quiet())
+    if "error" in found:
+        sys.exit(f"the limits of the machine could not be measured: {found['error']}")
+    return found
 
 
 def one_round(bench: Bench, model: str, number: int) -> dict[str, Any]:
@@ -400,6 +403,8 @@ def main() -> None:
     for number in range(rounds):
         for model in models:
             measured[model].append(one_round(bench, model, number))
+            # hours of measuring are not lost to a fault at the end
+            (bench.folder / "rounds.json").write_text(json.dumps(measured))
     summary = {model: summarise(bench, model, found) for model, found in measured.items()}
     show(summary)
     today = dt.datetime.now(dt.UTC).date().isoformat()

@@ -173,6 +173,7 @@ EXTRAS = {
     "openvino": "openvino",
     "ray": "ray",
     "s3fs": "s3",
+    "openpyxl": "sheets",
 }
 
 

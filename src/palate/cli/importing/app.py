@@ -40,10 +40,16 @@ NoExtract: TypeAlias = Annotated[
     bool, typer.Option("--no-extract", help="Do not write images that lie inside other files.")
 ]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")]
+Own: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="A setting of this set, name=value; its page in docs/sources has them."
+    ),
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 _TOLD_ELSEWHERE = {"images", "choices", "prompts", "missing_first", "faults", "missing_images"}
-_AMOUNTS = {"records", "files", "ratings", "raters", "rankings"}
+_AMOUNTS = {"records", "files", "ratings", "raters", "rankings", "surveys"}
 _WORDS = {
     "all_tied": "choices that tie all their images",
     "repeats": "images rated again by the same person",
@@ -53,20 +59,21 @@ _WORDS = {
 }
 
 
-def run_import(source: Source, out: Path, *, overwrite: bool, as_json: bool) -> None:
-    """Import a source and say what came in and what was left out."""
+def run_import(source: Source, out: Path, *, overwrite: bool, as_json: bool) -> dict[str, Any]:
+    """Import a source, say what came in and what was left out, and return the result."""
     from palate.data.importing import write_import
 
     result = write_import(source, out, overwrite=overwrite)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
-        return
+        return result
     typer.echo(
         f"{plural(result['choices'], 'choice')} between {plural(result['images'], 'image')}"
         f" of {plural(result['prompts'], 'prompt')}: {out}"
     )
     for line in _remarks(result):
         typer.echo(f"  {line}")
+    return result
 
 
 def _remarks(result: dict[str, Any]) -> list[str]:

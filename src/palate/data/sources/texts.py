@@ -15,7 +15,7 @@ from palate.errors import DataError
 _CHUNK: Final = 1 << 20
 _LIMIT: Final = 1 << 28
 _SPACE: Final = " \t\r\n"
-_AFTER: Final = (",", "]", "}", *_SPACE)
+_AFTER: Final = (",", ":", "]", "}", *_SPACE)
 
 
 def read_text(path: Path) -> str:
@@ -61,6 +61,7 @@ class JsonText:
         require_file(path)
         self.path = path
         self.line = 1
+        self.cut = False  # whether the text ended within a value or a list
         self.read = 0
         self._file = path.open("rb")
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
@@ -107,8 +108,11 @@ class JsonText:
                     raise DataError(f"{self.path}: {self._broken(fault, what)}") from None
                 continue
             # a number may go on in what was not read yet: "0." is a 0 with something behind it
-            if self._text[end : end + 1] not in _AFTER and self._more():
-                continue
+            if self._text[end : end + 1] not in _AFTER:
+                start = self._place
+                if self._more():
+                    continue
+                end -= start - self._place
             self._place = end
             return found
 
@@ -142,6 +146,7 @@ class JsonText:
     def _broken(self, fault: Exception, what: str) -> str:
         at = getattr(fault, "pos", self._place)
         if self._ended and (at >= len(self._text.rstrip()) or "Unterminated" in str(fault)):
+            self.cut = True
             return f"the JSON breaks off in {what}; the file is incomplete"
         line = self.line + self._text.count("\n", 0, at)
         reason = getattr(fault, "msg", str(fault) or "nested too deeply")
@@ -177,6 +182,7 @@ def json_items(text: JsonText, what: str) -> Iterator[tuple[int, Any]]:
         if mark == "]":
             return
         if mark != ",":
+            text.cut = not mark
             ends = "breaks off" if not mark else f"has {mark!r} instead of a comma"
             raise DataError(f"{text.path}: the JSON list {ends} after {what} {number}")
         number += 1

@@ -1,0 +1,351 @@
+"""Import the pairs of Pick-a-Pic v1 and v2 (Kirstain et al. 2023, 2305.01569), official Parquet files.
+
+A row is one pair: `caption`, `image_0_uid` and `image_1_uid`, and what its user preferred, as `label_0`
+and `label_1`: 1 and 0, 0 and 1, or 0.5 and 0.5 for a tie. `jpg_0` and `jpg_1` are the images themselves;
+the variants without images lack them. Rows whose `has_label` is false hold no answer: their images come,
+a choice does not. An image stands in several rows under the same uid, as the user's next pair shows it
+again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from palate.data.records import Choice, Image, json_text
+from palate.data.sources.common import (
+    Found,
+    Report,
+    Row,
+    Source,
+    SourceSettings,
+    image_folder,
+    inside,
+)
+from palate.data.sources.texts import require_columns
+from palate.errors import DataError
+from palate.runs import hash_text
+
+_PICTURES: Final = ("jpg_0", "jpg_1")
+_NEEDED: Final = (
+    *("best_image_uid", "caption", "has_label", "image_0_uid", "image_1_uid"),
+    *("label_0", "label_1", "model_0", "model_1", "ranking_id", "user_id"),
+)
+_NAMES: Final = ("image_0_uid", "image_1_uid")
+_MUST: Final = ("caption", *_NAMES)
+_TEXTS: Final = (*_MUST, "model_0", "model_1", "best_image_uid")
+_OF_THE_IMAGES: Final = ("image_0_url", "image_1_url", *_PICTURES)
+_WITH_A_PLACE: Final = frozenset(_NEEDED + _OF_THE_IMAGES) - {"ranking_id"}
+_RANKS: Final = {(1, 0): (1, 2), (0, 1): (2, 1), (0.5, 0.5): (1, 1)}
+_SUFFIXES: Final = (".jpg", ".png", ".jpeg", ".webp")
+_FEW: Final = 64
+_MANY: Final = 10_000
+_AT_ONCE: Final = 1 << 20
+_HALF: Final = 2**32 - 1
+
+
+def pick_a_pic(
+    path: Path, images: Path | None = None, settings: SourceSettings | None = None
+) -> Source:
+    """Open a Parquet file of Pick-a-Pic, or a folder of them; a few rows are in memory at a time.
+
+    The uid is the key of an image. Images come from `jpg_0` and `jpg_1`; where there are none, a file
+    named after the uid is looked for in `images`, if given. Faults name the file and the row, from 0.
+    """
+    files = parquet_files(path)
+    folder = None if images is None else image_folder(images, path)
+    rows = partial(_rows, path, files, folder)
+    rules = settings or SourceSettings()
+    return Source("pick-a-pic", rules, parquet_inputs(path, files), rows, folder)
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """List the Parquet files of a path: itself, or those below the folder, in the order of their names.
+
+    The 500 pairs of `validation_unique` and `test_unique` stand in the larger part too. They come first,
+    so that the source of an answer says so.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: does not exist")
+    if not path.is_dir():
+        return [path]
+    found = [
+        one
+        for one in path.rglob("*.parquet")
+        if one.is_file() and not any(part[0] == "." for part in one.relative_to(path).parts)
+    ]
+    return sorted(found, key=lambda one: ("_unique" not in one.name, one.as_posix()))
+
+
+def parquet_inputs(path: Path, files: list[Path]) -> dict[str, Path | str]:
+    """Tell inputs apart: one file by content, a folder by names, sizes and times of hundreds of GB."""
+    if not path.is_dir():
+        return {"pairs": path}
+    if not files:
+        raise DataError(f"{path}: holds no Parquet file")
+    told = []
+    for one in files:
+        facts = one.stat()
+        told.append(f"{one.relative_to(path).as_posix()} {facts.st_size} {facts.st_mtime_ns}")
+    return {"pairs": f"{len(files):,} Parquet files with the listing {hash_text(*told)}"}
+
+
+def parquet_rows(
+    path: Path, needed: Iterable[str] = (), report: Report | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield number (from 0) and values of every row; times are text, and few rows are read at a time.
+
+    Raises `DataError` that names the row where the file is no whole Parquet file. Columns of bytes that
+    are no pictures are not read, and counted in `report`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        # without the buffer a group of rows is read whole: hundreds of images
+        with pq.ParquetFile(path, buffer_size=_AT_ONCE) as file:
+            schema = file.schema_arrow
+            require_columns(path, dict.fromkeys(schema.names), list(needed))
+            names = [name for name in schema.names if _is_read(schema.field(name))]
+            if report is not None:
+                for name in sorted(set(schema.names) - set(names)):
+                    report.count(f"values_of_{name}_left_out", file.metadata.num_rows)
+            heavy = any(_holds_bytes(schema.field(name).type) for name in names)
+            for batch in file.iter_batches(_FEW if heavy else _MANY, columns=names):
+                columns = [_plain(column) for column in batch.columns]
+                for values in zip(*columns, strict=True):
+                    yield number, dict(zip(names, values, strict=True))
+                    number += 1
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: holds a text after row {number:,} that is no UTF-8") from None
+    except (pa.ArrowException, OSError) as fault:
+        reason = str(fault).partition("\n")[0].rstrip(".")
+        raise DataError(
+            f"{path}: is no whole Parquet file, it breaks off before row {number:,} ({reason})"
+        ) from None
+
+
+def _is_read(column: Any) -> bool:
+    """Whether a column is read: all but bytes with a name that is not that of a picture."""
+    import pyarrow as pa
+
+    plain = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
+    return not plain or column.name in _PICTURES
+
+
+def _holds_bytes(kind: Any) -> bool:
+    return "binary" in str(kind)
+
+
+def _plain(column: Any) -> list[Any]:
+    """Values as Python has them, but times as text, as Python would lose their nanoseconds."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type):
+        # without its zone the value is UTC, and no table of zones is needed
+        column = column.cast(pa.timestamp(column.type.unit)).cast(pa.string())
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def picture_bytes(value: Any) -> bytes | None:
+    """Return the bytes of a picture in a Parquet file: plain, or an object with `bytes`; None if empty."""
+    data = value.get("bytes") if isinstance(value, dict) else value
+    return data if isinstance(data, bytes) and data else None
+
+
+@dataclass
+class _Reading:
+    """What is known so far: images, answers by their ranking, and where files may be."""
+
+    folder: Path | None
+    report: Report
+    images: dict[str, int] = field(default_factory=dict)
+    rankings: dict[int, int] = field(default_factory=dict)
+    others: set[int] = field(default_factory=set)
+
+
+def _rows(path: Path, files: list[Path], folder: Path | None, report: Report) -> Iterator[Row]:
+    report.faults.source = str(path)
+    reading = _Reading(folder, report)
+    for file in files:
+        prefix = f"{file.name}, " if path.is_dir() else ""
+        try:
+            for number, row in parquet_rows(file, _NEEDED, report):
+                report.faults.rows += 1
+                try:
+                    yield from _read(row, number, file, reading)
+                except DataError as fault:
+                    report.faults.add(f"{prefix}row {number}", str(fault))
+        except DataError as fault:
+            if not prefix:
+                raise
+            # what came before stands, and so do the other files
+            report.faults.rows += 1
+            report.faults.add(file.name, str(fault))
+
+
+def _read(row: Mapping[str, Any], number: int, file: Path, reading: _Reading) -> list[Row]:
+    """The images of a row that did not come before, and its answer if there is one."""
+    report = reading.report
+    for name in _TEXTS:
+        if not isinstance(row[name], str) and (row[name] is not None or name in _MUST):
+            raise DataError(f"{name} is {row[name]!r}, expected a text")
+    for name in _NAMES:
+        if not row[name]:
+            raise DataError(f"{name} is empty")
+        if reading.folder is not None:
+            inside(reading.folder, row[name])
+    if not isinstance(row["has_label"], bool):
+        raise DataError(f"has_label is {row['has_label']!r}, expected true or false")
+    choice = _choice(row, number, file, reading) if row["has_label"] else None
+    found: list[Row] = [one for place in (0, 1) if (one := _found(row, place, reading)) is not None]
+    if choice is None and not row["has_label"]:
+        report.count("unlabelled")
+    if row.get("are_different") is False:
+        report.count("pairs_that_are_not_different")
+    return found if choice is None else [*found, choice]
+
+
+def _found(row: Mapping[str, Any], place: int, reading: _Reading) -> Found | None:
+    """An image of a row, or None if its uid came before: then it is the same image."""
+    uid, url = row[f"image_{place}_uid"], row.get(f"image_{place}_url")
+    # one number per image is all that is kept of it: half of it is the prompt, half the rest
+    prompt, rest = hash(row["caption"]) & _HALF, hash((row[f"model_{place}"], url)) & _HALF
+    before = reading.images.get(uid)
+    if before is not None:
+        if before >> 32 != prompt:
+            reading.report.count("images_under_another_prompt")
+        if before & _HALF != rest:
+            reading.report.count("images_under_another_generator_or_url")
+        return None
+    reading.images[uid] = prompt << 32 | rest
+    image = Image(
+        uid,
+        row["caption"],
+        generator=row[f"model_{place}"] or None,
+        details=json_text({} if url is None else {"url": _json(url)}),
+    )
+    data = picture_bytes(row.get(_PICTURES[place]))
+    file = None if data else _file(reading.folder, uid)
+    if data is None and file is None and _PICTURES[place] in row:
+        reading.report.miss(uid)
+    return Found(image, file, data)
+
+
+def _file(folder: Path | None, uid: str) -> Path | None:
+    """Where the file of an image is, or should be; None without a folder."""
+    if folder is None:
+        return None
+    places = [inside(folder, uid + suffix) for suffix in _SUFFIXES]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def _choice(row: Mapping[str, Any], number: int, file: Path, reading: _Reading) -> Choice | None:
+    """The answer of a row; None, and a count, if the same row came before."""
+    ranks = _ranks(row, reading.report)
+    key = _key(row, number, file, reading)
+    if key is None:
+        reading.report.count("repeated_rows")
+        return None
+    user = _user(row["user_id"])
+    if user is None:
+        reading.report.count("without_user")
+    facts = {
+        name: value
+        for name, value in row.items()
+        if value is not None and name not in _WITH_A_PLACE
+    }
+    if ranks == (1, 1) and row["best_image_uid"] is not None:
+        facts["best_image_uid"] = row["best_image_uid"]
+    choice = Choice(
+        choice=key,
+        prompt=row["caption"],
+        images=(row["image_0_uid"], row["image_1_uid"]),
+        ranks=ranks,
+        annotator=user,
+        source=f"pick-a-pic/{file.name}",
+        details=json_text({name: _json(value) for name, value in facts.items()}),
+    )
+    if ranks == (1, 1):
+        reading.report.count("ties")
+        if row["best_image_uid"] == "none":
+            reading.report.count("ties_marked_none")
+    return choice
+
+
+def _ranks(row: Mapping[str, Any], report: Report) -> tuple[int, int]:
+    """Ranks by the labels; `best_image_uid` must not say otherwise, but may say nothing."""
+    labels, best = (row["label_0"], row["label_1"]), row["best_image_uid"]
+    plain = all(isinstance(label, (int, float)) for label in labels)
+    ranks = _RANKS.get(labels) if plain else None
+    if ranks is None:
+        raise DataError(
+            f"label_0 and label_1 are {labels[0]!r} and {labels[1]!r}, "
+            "expected 1 and 0, 0 and 1, or 0.5 and 0.5"
+        )
+    uids = (row["image_0_uid"], row["image_1_uid"])
+    if ranks == (1, 1):
+        if best in uids:
+            raise DataError(f"best_image_uid is {best!r}, but the labels are a tie")
+        return ranks
+    winner = uids[ranks.index(1)]
+    if not best:
+        report.count("without_best_image_uid")
+    elif best != winner:
+        raise DataError(f"best_image_uid is {best!r}, but the labels prefer {winner!r}")
+    return ranks
+
+
+def _key(row: Mapping[str, Any], number: int, file: Path, reading: _Reading) -> str | None:
+    """The key of an answer: its ranking, with file and row where another answer has the same one.
+
+    None if the same answer came before: parts of the release overlap.
+    """
+    own = f"{file.stem}/{number}"
+    ranking = _whole(row["ranking_id"])
+    if ranking is None:
+        if row["ranking_id"] is not None:
+            raise DataError(f"ranking_id is {row['ranking_id']!r}, expected a whole number")
+        reading.report.count("without_ranking_id")
+        return f"pick-a-pic/{own}"
+    names = ("image_0_uid", "image_1_uid", "label_0", "user_id", "caption")
+    told = hash((ranking, *(row[name] for name in names)))
+    if ranking not in reading.rankings:
+        reading.rankings[ranking] = told
+        return f"pick-a-pic/{ranking}"
+    if told == reading.rankings[ranking] or told in reading.others:
+        return None
+    reading.others.add(told)
+    reading.report.count("rankings_with_another_answer")
+    return f"pick-a-pic/{ranking}/{own}"
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also where a column with gaps made it 7.0; None for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _user(value: Any) -> str | None:
+    number = _whole(value)
+    if number is not None:
+        return str(number)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, str):
+        raise DataError(f"user_id is {value!r}, expected a whole number or a text")
+    return value or None
+
+
+def _json(value: Any) -> object:
+    """A value as JSON has it, or as text."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)
