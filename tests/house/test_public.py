@@ -64,7 +64,7 @@ def test_every_extra_brings_what_it_should(root):
     extras = project["optional-dependencies"]
     brought = {
         line.split(">=")[0].partition("[")[0]: extra
-        for extra in ("models", "adapt", "report", "openvino", "ray", "s3")
+        for extra in ("models", "adapt", "report", "openvino", "ray", "s3", "sheets")
         for line in extras[extra]
         if not line.startswith("palate")
     }

@@ -17,7 +17,7 @@ from palate.errors import MissingExtraError, PalateError
 
 # verb -> what it does; the module is palate.cli.<verb>, imported when the verb is used
 VERBS = {
-    "data": "Import, show, audit and split choices and images.",
+    "data": "Import, export, show, audit and split choices and images.",
     "generate": "Make images for prompts.",
     "study": "Ask people which image they prefer.",
     "train": "Teach a scorer from choices.",

@@ -17,6 +17,7 @@ from palate.scoring.packed import Asking, PackedFile, PackedSource, mark_of
 from palate.scoring.pieces import Piece, Row, Survey
 
 _PROMPT = ("prompt", "caption")
+_OWN = "__palate__"
 # So many tars are looked through before the run; of more, and of those behind a URL, each is one piece.
 _LOOKED_THROUGH = 100
 
@@ -129,14 +130,17 @@ def _groups(stream: Any, file: PackedFile) -> Iterator[tuple[str, Iterator[_Memb
 
 
 def _members(stream: Any, file: PackedFile) -> Iterator[_Member]:
-    """Go through the files of a tar to its very end; hidden ones and folders are passed over."""
+    """Go through the files of a tar to its very end.
+
+    Hidden ones, folders and what Palate's own export adds (`__palate__/choices.jsonl`) are passed over.
+    """
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while (facts := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # they would all stay in memory
                 folder, _, name = facts.name.removeprefix("./").rpartition("/")
                 stem, _, ending = name.partition(".")
-                if facts.isfile() and stem:
+                if facts.isfile() and stem and folder != _OWN:
                     key = f"{folder}/{stem}" if folder else stem
                     if not _is_text(key):
                         raise DataError(f"{file.place}: {facts.name!r} is no name in UTF-8")

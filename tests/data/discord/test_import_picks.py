@@ -63,21 +63,24 @@ def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def judged(outcome: Outcome) -> Counter[str]:
     """Count inferred picks that are right and wrong, and true ones that were not found."""
     truth: dict[str, set[int]] = {}
-    several: set[str] = set()
+    beyond: set[str] = set()
+    excluded: set[str] = set()
     for one in outcome.channel.truths:
         grid = outcome.names.message(int(one.grid_message))
         truth.setdefault(grid, set())
         if one.picked is not None and not one.extra.get("other"):
             truth[grid].add(one.picked)
             if one.extra.get("beyond") or one.extra.get("excluded"):
-                several.add(grid)
+                beyond.add(grid)
+            if one.extra.get("excluded"):
+                excluded.add(grid)
     counts: Counter[str] = Counter()
     picked = outcome.picked()
     for grid, place in picked.items():
-        right = truth.get(grid) == {place}
+        right = truth.get(grid) == {place} and grid not in excluded
         counts["right" if right else "wrong"] += 1
     for grid, places in truth.items():
-        if len(places) == 1 and grid not in picked and grid not in several:
+        if len(places) == 1 and grid not in picked and grid not in beyond:
             counts["not found"] += 1
     return counts
 

@@ -46,7 +46,7 @@ RATINGS: Final = {
 """The dimensions of the ratings, and what the release calls them."""
 
 _COLUMNS: Final = ("rank", *RATINGS.values())
-_PROMPT: Final = {"prompt_id": str, "prompt": str, "classification": str}
+_PROMPT: Final[dict[str, type]] = {"prompt_id": str, "prompt": str}
 _OWN_PLACE: Final = frozenset({"prompt", "image", "image_path", "image_amount_in_total", "rank"})
 
 
@@ -86,7 +86,7 @@ def _files(path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Picture:
-    """An image as a row names it, with its bytes if the row has them, and what is said of it."""
+    """An image as a row names it, with its bytes if the row has them, and what else is said of it."""
 
     name: str
     data: bytes | None
@@ -208,9 +208,7 @@ def _one_image(record: dict[str, Any], where: str, source: str, reading: _Readin
         del reading.waiting[key]
         reading.keys.add(key)
     try:
-        if (record["prompt"], amount) != (group.prompt, group.amount):
-            what = "prompt" if amount == group.amount else "image_amount_in_total"
-            raise DataError(f"{what} is not that of the rows before with prompt_id {key!r}")
+        _require_same(record, amount, group)
         group.pictures.append(_picture(record))
     except DataError:
         # without it the others of its prompt are no whole ranking: they go too, with no fault each
@@ -221,6 +219,17 @@ def _one_image(record: dict[str, Any], where: str, source: str, reading: _Readin
     if not whole or group.bad:
         return []
     return _rated(key, record, group.pictures, source, reading)
+
+
+def _require_same(record: Mapping[str, Any], amount: int, group: _Group) -> None:
+    for what, found, before in (
+        ("prompt", record["prompt"], group.prompt),
+        ("image_amount_in_total", amount, group.amount),
+    ):
+        if found != before:
+            raise DataError(
+                f"{what} is {found!r}, but {before!r} in the rows before of the same prompt_id"
+            )
 
 
 def _whole_group(record: dict[str, Any], source: str, reading: _Reading) -> list[Row]:
@@ -251,7 +260,7 @@ def _pair(record: dict[str, Any], source: str, reading: _Reading) -> list[Row]:
     """A row with the better and the worse of two images, taken from a ranking by the release."""
     require_keys({name: record.get(name) for name in _PROMPT}, _PROMPT)
     key, prompt = record["prompt_id"], record["prompt"]
-    facts = {name: record[name] for name in ("prompt_id", "classification")}
+    facts = _facts({name: record.get(name) for name in ("prompt_id", "classification")})
     pictures = []
     for rank, name in enumerate(("img_better", "img_worse"), start=1):
         place, data = _named(name, record.get(name))
@@ -329,12 +338,16 @@ def _picture(record: Mapping[str, Any]) -> _Picture:
     numbers = {"rank": _number("rank", record.get("rank"), INT16_MAX)}
     for rating in RATINGS.values():
         numbers[rating] = _number(rating, record.get(rating), 7)
-    facts: dict[str, object] = {
-        key: value if isinstance(value, (str, int)) else str(value)
-        for key, value in {**record, **numbers}.items()
-        if value is not None and key not in _OWN_PLACE and not isinstance(value, (list, dict))
+    return _Picture(name, data, numbers, _facts({**record, **numbers}))
+
+
+def _facts(values: Mapping[str, Any]) -> dict[str, object]:
+    """What a row says of an image beside what has its own place; a broken number is kept as text."""
+    return {
+        name: value if isinstance(value, (str, int)) else str(value)
+        for name, value in values.items()
+        if value is not None and name not in _OWN_PLACE and not isinstance(value, (list, dict))
     }
-    return _Picture(name, data, numbers, facts)
 
 
 def _named(what: str, value: Any, path: Any = None) -> tuple[str, bytes | None]:

@@ -51,7 +51,7 @@ _HALF: Final = 2**32 - 1
 def pick_a_pic(
     path: Path, images: Path | None = None, settings: SourceSettings | None = None
 ) -> Source:
-    """Open a Parquet file of Pick-a-Pic, or a folder of them; a few rows are in memory at a time.
+    """Open a Parquet file of Pick-a-Pic, or a folder of them; at most a group of rows is in memory.
 
     The uid is the key of an image. Images come from `jpg_0` and `jpg_1`; where there are none, a file
     named after the uid is looked for in `images`, if given. Faults name the file and the row, from 0.
@@ -107,8 +107,8 @@ def parquet_rows(
 
     number = 0
     try:
-        # without the buffer a group of rows is read whole: hundreds of images
-        with pq.ParquetFile(path, buffer_size=_AT_ONCE) as file:
+        # read ahead, a group of rows would be in memory several times: hundreds of images
+        with pq.ParquetFile(path, buffer_size=_AT_ONCE, pre_buffer=False) as file:
             schema = file.schema_arrow
             require_columns(path, dict.fromkeys(schema.names), list(needed))
             names = [name for name in schema.names if _is_read(schema.field(name))]

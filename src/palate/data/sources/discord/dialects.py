@@ -29,6 +29,7 @@ from palate.errors import DataError
 
 _PERSON: Final = r"(?P<person><@!?\d+>|@.+?)"
 _STATUS: Final = r" \((?P<status>[^()]*)\)"
+_LINK: Final = re.compile(r"(?:^|<)https?://")
 _REMARKS: Final = r"(?: \([^()]*\))*"
 
 
@@ -172,6 +173,7 @@ class Reader:
                 person,
                 None if index is None else int(index) - 1,
                 seeds=numbers,
+                conditioned=bool(_LINK.search(prompt)),
             )
         asked = read_command(command)
         if asked is None:
