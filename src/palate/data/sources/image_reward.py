@@ -34,7 +34,7 @@ from palate.data.sources.common import (
     require_numbers,
     require_texts,
 )
-from palate.data.sources.pick_a_pic import parquet_rows, picture_bytes
+from palate.data.sources.parquet import parquet_rows, picture_bytes
 from palate.data.sources.texts import json_lines, json_records, require_file
 from palate.errors import DataError
 
