@@ -77,7 +77,10 @@ def folder(  # noqa: PLR0917 - typer makes options of them
 @import_app.command("ratings")
 def ratings(  # noqa: PLR0917 - typer makes options of them
     table: Annotated[
-        Path, typer.Argument(help="CSV with one rating per line; with --preset, its folder.")
+        Path,
+        typer.Argument(
+            help="CSV, TSV, JSON Lines, Parquet or .xlsx with one rating per line; with --preset, its folder."
+        ),
     ],
     out: Out,
     preset: Annotated[

@@ -14,10 +14,9 @@ AGIQA-1K (Zhang et al. 2023, 2303.12618) is `AIGC_MOS_Zscore.xlsx` (Image, Promp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from importlib import import_module
 from itertools import combinations
 from math import isfinite
 from pathlib import Path
@@ -33,8 +32,9 @@ from palate.data.sources.common import (
     image_folder,
     inside,
 )
+from palate.data.sources.sheets import sheet_rows
 from palate.data.sources.texts import csv_rows, require_columns, require_file
-from palate.errors import DataError, MissingExtraError
+from palate.errors import DataError
 
 _COLUMNS: Final = (
     *("name", "prompt", "adj1", "adj2", "style"),
@@ -247,7 +247,7 @@ def _rows_1k(
     value = "Score" if book is None else "MOS"
     prompts: dict[str, list[Opinion]] = {}
     seen: set[str] = set()
-    for line, cells in csv_rows(main) if book is None else _sheet_rows(main):
+    for line, cells in csv_rows(main) if book is None else sheet_rows(main):
         require_columns(main, cells, ["Image", value] + ([] if book is None else ["Prompt"]))
         report.faults.rows += 1
         try:
@@ -306,31 +306,6 @@ def _meaning(what: str, part: str) -> str:
     if int(part) >= len(words):
         raise DataError(f"{what} is number {part}, expected 0 to {len(words) - 1}")
     return words[int(part)]
-
-
-def _sheet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield line (from 1; the header is line 1) and cells by name of the first sheet of a workbook."""
-    try:
-        openpyxl: Any = import_module("openpyxl")
-    except ModuleNotFoundError:
-        raise MissingExtraError(f"reading {path.name}", "sheets") from None
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except Exception as fault:  # noqa: BLE001 - openpyxl raises what zip, XML and its own code raise
-        raise DataError(f"{path}: is no workbook, or a damaged one ({fault})") from None
-    try:
-        rows: Iterable[tuple[Any, ...]] = book.worksheets[0].iter_rows(values_only=True)
-        header: list[str] = []
-        for line, cells in enumerate(rows, start=1):
-            if all(cell is None for cell in cells):
-                continue
-            if not header:
-                header = ["" if cell is None else str(cell) for cell in cells]
-                continue
-            # cells below no header are no columns
-            yield line, {name: cell for name, cell in zip(header, cells, strict=False) if name}
-    finally:
-        book.close()
 
 
 def _number(cells: Mapping[str, Any], name: str) -> float:

@@ -1,8 +1,9 @@
 r"""Turn ratings into choices: what one person thinks of several images of one prompt.
 
-The ratings are a CSV table in long form, one rating per line: who, which image, on which
-dimension, how much. The rule: ratings by the same person, of the same prompt, on the same dimension
-are one answer. Equal ratings are ties. The order shown is the order in which the person rated.
+The ratings are a table in long form (CSV, TSV, JSON Lines, Parquet, .xlsx), one rating per line: who,
+which image, on which dimension, how much. The rule: ratings by the same person, of the same prompt, on
+the same dimension are one answer. Equal ratings are ties. The order shown is the order in which the
+person rated.
 
 Form "groups" gives one choice per person, prompt and dimension, with all images ranked. Form
 "pairs" gives one choice per pair of images, and leaves out the pairs whose ratings differ by
@@ -27,7 +28,8 @@ from palate.data.sources.common import (
     describe_image,
 )
 from palate.data.sources.folder import compile_pattern
-from palate.data.sources.texts import csv_rows, require_columns
+from palate.data.sources.sheets import table_rows
+from palate.data.sources.texts import require_columns
 from palate.data.tables import to_table
 from palate.errors import DataError
 from palate.runs import hash_text
@@ -152,7 +154,7 @@ class _Prompts:
             return
         if path is None:
             raise DataError("the pattern gives a prompt_id, so a prompts file is needed")
-        for line, cells in csv_rows(path):
+        for line, cells in table_rows(path):
             require_columns(path, cells, [settings.prompt_id, settings.prompt_text])
             key = cells[settings.prompt_id]
             if key in self.texts:
@@ -187,7 +189,7 @@ def _ratings(
 ) -> Iterator[_Rating]:
     wanted = [settings.rater, settings.image, settings.value]
     wanted += [name for name in (settings.dimension, settings.prompt) if name is not None]
-    for line, cells in csv_rows(path):
+    for line, cells in table_rows(path):
         require_columns(path, cells, wanted)
         faults.rows += 1
         try:

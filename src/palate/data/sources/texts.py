@@ -208,12 +208,12 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_rows(path: Path, separator: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number (from 1; the header is line 1) and cells by name of a CSV file.
 
     Raises `DataError` for a row with more or fewer cells than the header.
     """
-    reader = csv.reader(_csv_lines(path), strict=True)
+    reader = csv.reader(_csv_lines(path), delimiter=separator, strict=True)
     try:
         header = next(reader, None)
         if not header:
