@@ -1,26 +1,26 @@
-"""`palate data`: import, show, audit and split images and choices."""
+"""`palate data`: import, export, show, audit and split images and choices."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from palate.cli._text import plural, text_table
+from palate.cli.auditing import audit
+from palate.cli.exporting import export_app
 from palate.cli.importing import import_app
 
-if TYPE_CHECKING:
-    from palate.data.audit import Audit
-    from palate.data.position import PositionBias
-
 data_app = typer.Typer(
-    help="Import, show, audit and split images and choices.",
+    help="Import, export, show, audit and split images and choices.",
     no_args_is_help=True,
     epilog="Example: palate data audit data/hpd",
 )
 data_app.add_typer(import_app, name="import")
+data_app.add_typer(export_app, name="export")
+data_app.command("audit")(audit)
 
 
 @data_app.command("show")
@@ -79,122 +79,6 @@ def _tables(path: Path) -> dict[str, Any]:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 110 else text[:109] + "…"
-
-
-@data_app.command("audit")
-def audit(  # noqa: PLR0917 - typer makes options of them
-    dataset: Annotated[Path, typer.Argument(help="Folder of a data set.")],
-    require_images: Annotated[
-        bool, typer.Option("--require-images", help="A missing image file is an error.")
-    ] = False,
-    no_decode: Annotated[
-        bool, typer.Option("--no-decode", help="Do not open images: quicker, sees less.")
-    ] = False,
-    near: Annotated[
-        float, typer.Option(help="Thumbnails that differ by less (of 255) are nearly equal.")
-    ] = 2.0,
-    max_pixels: Annotated[int, typer.Option(help="Larger images do not open.")] = 100_000_000,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if there are errors or warnings.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for audit.json and the run record.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the audit as JSON.")] = False,
-) -> None:
-    """Name what is odd in a data set: files, duplicates, position bias, annotators.
-
-    Exits with 0 whatever it finds, unless --strict (1 for errors or warnings) or --require-images
-    (1 for missing files).
-
-    Example: palate data audit data/hpd --strict
-    """
-    from palate.data.audit import AuditSettings, audit_folder
-
-    settings = AuditSettings(
-        require_images=require_images, decode=not no_decode, near=near, max_pixels=max_pixels
-    )
-    found = audit_folder(dataset, settings)
-    if out is not None:
-        _record_audit(found, dataset, out, overwrite)
-    if as_json:
-        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
-    else:
-        typer.echo(_audit_text(found))
-    missing = any(finding.kind == "missing files" for finding in found.at("error"))
-    if (strict and found.at("error", "warning")) or missing:
-        raise typer.Exit(1)
-
-
-def _record_audit(found: Audit, dataset: Path, out: Path, overwrite: bool) -> None:
-    from palate.runs import start_run, write_atomic
-
-    tables = {kind: dataset / f"{kind}.parquet" for kind in ("images", "choices")}
-    inputs = {kind: path for kind, path in tables.items() if path.exists()}
-    with start_run("data audit", out, found.settings, inputs, overwrite=overwrite) as run:
-        write_atomic(out / "audit.json", json.dumps(found.to_dict(), indent=2) + "\n")
-        counts = {level: len(found.at(level)) for level in ("error", "warning", "note")}
-        run.finish(counts, files=[out / "audit.json"])
-
-
-def _audit_text(found: Audit) -> str:
-    counts = found.counts
-    people = plural(counts["annotators"], "known annotator")
-    choices, images = plural(counts["choices"], "choice"), plural(counts["images"], "image")
-    prompts = plural(counts["prompts"], "prompt")
-    parts = [f"{found.folder}: {choices} between {images} of {prompts} by {people}"]
-    for name in ("images_per_choice", "dimensions", "sources", "generators"):
-        if len(counts[name]) > 1:
-            told = ", ".join(f"{key} ({number:,})" for key, number in counts[name].items())
-            parts.append(f"{name.replace('_', ' ')}: {told}")
-    if found.position is not None:
-        parts += ["", _position_text(found.position)]
-    parts.append("")
-    for finding in found.findings:
-        parts.append(f"{finding.level:<8} {finding.kind}: {finding.message}")
-        parts += [f"           {_short(example)}" for example in finding.examples]
-    levels = [(level, len(found.at(level))) for level in ("error", "warning", "note")]
-    parts.append(", ".join(plural(number, level) for level, number in levels))
-    return "\n".join(parts)
-
-
-def _position_text(position: PositionBias) -> str:
-    rows = [
-        ["at random (chance)", f"{100 * position.chance:.1f} %", ""],
-        *(
-            [name, f"{100 * share.value:.1f} %", f"{100 * share.low:.1f} to {100 * share.high:.1f}"]
-            for name, share in (
-                ("always the first", position.always_first),
-                ("always the last", position.always_last),
-            )
-        ),
-    ]
-    picked = f"picking ({position.choices:,} choices)"
-    parts = [
-        text_table([picked, "is right", f"{position.level:.0%} interval"], rows, right="1"),
-        "",
-    ]
-    table = [
-        [
-            f"{slots.size} images",
-            f"place {place + 1}",
-            f"{count:,} of {slots.choices:,}",
-            f"{100 * share.value:.1f} %",
-            f"{100 * share.low:.1f} to {100 * share.high:.1f}",
-            f"{slots.p_value:.2g}" if place == 0 else "",
-        ]
-        for slots in position.sizes
-        for place, (count, share) in enumerate(zip(slots.counts, slots.shares, strict=True))
-    ]
-    header = ["chosen", "", "times", "share", f"{position.level:.0%} interval", "p of equal shares"]
-    parts.append(text_table(header, table, right="23"))
-    ties = sum(slots.ties for slots in position.sizes)
-    if ties:
-        parts.append(
-            f"places are counted without the {plural(ties, 'choice')} that tie at the best"
-        )
-    return "\n".join(parts)
 
 
 @data_app.command("split")

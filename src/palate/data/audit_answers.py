@@ -1,124 +1,175 @@
-"""What an audit says about answers: repeats, contradictions, odd annotators, places."""
+"""What an audit says about answers: repeats, contradictions, ties, odd annotators, places."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
-from palate.data.findings import Finding
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.data.audit_columns import Columns, Numbers, grouped, mixed, names, sums_of
+from palate.data.findings import Finding, Level
 from palate.data.position import PositionBias
-from palate.data.records import Choice
 
 # probabilities below these are no accident, after dividing by the number of things looked at
 _ODD: Final = 0.001
 _UNEQUAL: Final = 0.05
-_MANY: Final = 0.2
-_FEW_PEOPLE: Final = 10
+MANY: Final = 0.2
+"""One person, or one prompt, that has more than this share of all choices dominates them."""
+FEW: Final = 10
+"""Fewer people, prompts or answers than this are too few to speak of one that stands out."""
 
 
-def answer_findings(choices: Sequence[Choice], prompts: Mapping[str, str]) -> list[Finding]:
-    """Find odd answers. `prompts` holds the prompt of every known image."""
-    found = [*_repeats(choices), *_annotators(choices)]
-    tied = [row.choice for row in choices if len(set(row.ranks)) == 1]
-    if tied:
-        message = f"of {len(choices)} choices tie all their images"
-        found.append(Finding.of("note", "all tied", tied, message))
-    other = [
-        row.choice
-        for row in choices
-        if any(prompts.get(key, row.prompt) != row.prompt for key in row.images)
-    ]
-    if other:
+@dataclass(frozen=True)
+class Ties:
+    """How often choices tie: at the best, and all their images. `of` is a dimension or a size."""
+
+    of: str
+    choices: int
+    tied_best: int
+    all_tied: int
+
+
+def ties_by_dimension(columns: Columns) -> tuple[Ties, ...]:
+    """Count ties on every dimension, in the order of their names."""
+    return _ties(columns, columns.dimension, columns.dimensions.to_pylist(), sort=True)
+
+
+def ties_by_size(columns: Columns) -> tuple[Ties, ...]:
+    """Count choices and ties by the number of images."""
+    sizes, number = np.unique(columns.lengths, return_inverse=True)
+    return _ties(columns, number, [str(size) for size in sizes.tolist()], sort=False)
+
+
+def _ties(columns: Columns, number: Numbers, of: list[str], *, sort: bool) -> tuple[Ties, ...]:
+    every = np.bincount(number, minlength=len(of)).tolist()
+    best = np.bincount(number[columns.firsts > 1], minlength=len(of)).tolist()
+    whole = np.bincount(number[columns.all_tied], minlength=len(of)).tolist()
+    found = [Ties(*row) for row in zip(of, every, best, whole, strict=True)]
+    return tuple(sorted(found, key=lambda row: row.of) if sort else found)
+
+
+def answer_findings(columns: Columns) -> list[Finding]:
+    """Find odd answers, and the people who gave them."""
+    found = [*_repeats(columns), *_annotators(columns)]
+    count = len(columns.lengths)
+    tied = np.flatnonzero(columns.all_tied)
+    if len(tied):
+        examples = columns.choice_names(tied[:5])
+        message = f"of {count} choices tie all their images"
+        found.append(Finding.counted("note", "all tied", len(tied), examples, message))
+    other = other_prompts(columns)
+    if len(other):
+        examples = columns.choice_names(other[:5])
         message = "choices show an image under another prompt than its own"
-        found.append(Finding.of("note", "other prompts", other, message))
+        found.append(Finding.counted("note", "other prompts", len(other), examples, message))
     return found
 
 
-def _repeats(choices: Sequence[Choice]) -> Iterator[Finding]:
+def other_prompts(columns: Columns) -> Numbers:
+    """Choices that show an image under another prompt than the one it was made for."""
+    rows = columns.row_of_image
+    own = np.where(rows >= 0, columns.prompt_rows[rows], -1) if len(columns.prompt_rows) else rows
+    made_for = own[columns.image]
+    return np.unique(columns.owner[(made_for >= 0) & (made_for != columns.prompt[columns.owner])])
+
+
+def _repeats(columns: Columns) -> Iterator[Finding]:
     """The same person asked about the same images on the same dimension again."""
-    asked: dict[tuple[object, ...], list[Choice]] = {}
-    for row in choices:
-        key = (row.annotator, row.prompt, row.dimension, tuple(sorted(row.images)))
-        asked.setdefault(key, []).append(row)
-    again = [rows for rows in asked.values() if len(rows) > 1 and rows[0].annotator is not None]
-    same = [_pair(rows) for rows in again if len({_best(row) for row in rows}) == 1]
-    contrary = [_pair(rows) for rows in again if len({_best(row) for row in rows}) > 1]
-    if same:
-        message = "questions were answered again by the same person, with the same best image"
-        yield Finding.of("warning", "duplicate choices", same, message)
-    if contrary:
-        message = "questions were answered again by the same person, with another best image"
-        yield Finding.of("warning", "contradictions", contrary, message)
-    unknown = [_pair(r) for r in asked.values() if len(r) > 1 and r[0].annotator is None]
-    if unknown:
-        message = "questions were answered more than once by unknown people"
-        yield Finding.of("note", "repeated questions", unknown, message)
+    if not len(columns.lengths):
+        return
+    asked = columns.question * (len(columns.people) + 1) + columns.annotator + 1
+    order, starts, lengths = grouped(asked)
+    again = lengths > 1
+    spread = np.where(columns.best, mixed(columns.image), np.uint64(0))
+    best = sums_of(columns.starts, spread)[order]
+    equal = np.minimum.reduceat(best, starts) == np.maximum.reduceat(best, starts)
+    # groups in the order of their first answer
+    by_first = np.flatnonzero(again)[np.argsort(order[starts[again]])]
+    starts, equal = starts[by_first], equal[by_first]
+    known = columns.annotator[order[starts]] >= 0
+    kinds: tuple[tuple[Level, str, NDArray[np.bool_], str], ...] = (
+        ("warning", "duplicate choices", known & equal, f"{_AGAIN} the same best image"),
+        ("warning", "contradictions", known & ~equal, f"{_AGAIN} another best image"),
+        ("note", "repeated questions", ~known, _STRANGERS),
+    )
+    for level, kind, chosen, told in kinds:
+        if chosen.any():
+            pairs = _pairs(columns, order, starts[chosen])
+            yield Finding.counted(level, kind, int(chosen.sum()), pairs, told)
 
 
-def _pair(rows: Sequence[Choice]) -> str:
-    return f"{rows[0].choice} and {rows[1].choice}"
+_AGAIN: Final = "questions were answered again by the same person, with"
+_STRANGERS: Final = "questions were answered more than once by unknown people"
 
 
-def _best(row: Choice) -> frozenset[str]:
-    best = min(row.ranks)
-    return frozenset(key for key, rank in zip(row.images, row.ranks, strict=True) if rank == best)
+def _pairs(columns: Columns, order: Numbers, starts: Numbers) -> list[str]:
+    first = columns.choice_names(order[starts[:5]])
+    second = columns.choice_names(order[starts[:5] + 1])
+    return [f"{a} and {b}" for a, b in zip(first, second, strict=True)]
 
 
-def _annotators(choices: Sequence[Choice]) -> Iterator[Finding]:
-    people: dict[str, list[Choice]] = {}
-    for row in choices:
-        if row.annotator is not None:
-            people.setdefault(row.annotator, []).append(row)
-    nameless = sum(row.annotator is None for row in choices)
+def _annotators(columns: Columns) -> Iterator[Finding]:
+    count, people = len(columns.lengths), len(columns.people)
+    nameless = int((columns.annotator < 0).sum())
     if nameless:
-        message = f"{nameless} of {len(choices)} choices have no annotator"
+        message = f"{nameless} of {count} choices have no annotator"
         yield Finding("note", "unknown annotators", nameless, message, ())
-    if len(people) > 1 and all(len(rows) == 1 for rows in people.values()):
-        message = f"the {len(people)} annotators gave one choice each: they tell nobody apart"
-        yield Finding("note", "one choice each", len(people), message, ())
-    stuck = [told for name, rows in people.items() if (told := _stuck(name, rows, len(people)))]
+    known = columns.annotator[columns.annotator >= 0]
+    answers = np.bincount(known, minlength=people)
+    if people > 1 and (answers == 1).all():
+        message = f"the {people} annotators gave one choice each: they tell nobody apart"
+        yield Finding("note", "one choice each", people, message, ())
+    stuck = _stuck(columns)
     if stuck:
         message = "annotators pick one position far too often"
         yield Finding.of("warning", "one-position annotators", stuck, message)
-    named = len(choices) - nameless
-    share = max(_MANY, 3 / len(people)) if len(people) >= _FEW_PEOPLE else 1.0
-    busy = [
-        f"{name}: {len(rows)} of {named}"
-        for name, rows in people.items()
-        if len(rows) > share * named
-    ]
-    if busy:
-        message = f"annotators gave more than {share:.0%} of all choices"
-        yield Finding.of("warning", "dominating annotators", busy, message)
-    undecided = [
-        f"{name}: {len(rows)} choices"
-        for name, rows in people.items()
-        if len(rows) >= _FEW_PEOPLE and all(len(set(row.ranks)) == 1 for row in rows)
-    ]
-    if undecided:
-        yield Finding.of("warning", "undecided annotators", undecided, "annotators tie everything")
+    limit = max(MANY, 3 / people) if people >= FEW else 1.0
+    busy = np.flatnonzero(answers > limit * len(known))
+    if len(busy):
+        told = [f"{name}: {answers[k]} of {len(known)}" for name, k in _named(columns, busy)]
+        message = f"annotators gave more than {limit:.0%} of all choices"
+        yield Finding.of("warning", "dominating annotators", told, message)
+    tied = np.bincount(
+        columns.annotator[columns.all_tied & (columns.annotator >= 0)], minlength=people
+    )
+    torn = np.flatnonzero((answers >= FEW) & (tied == answers))
+    if len(torn):
+        told = [f"{name}: {answers[k]} choices" for name, k in _named(columns, torn)]
+        yield Finding.of("warning", "undecided annotators", told, "annotators tie everything")
 
 
-def _stuck(name: str, rows: Sequence[Choice], people: int) -> str | None:
-    """Name an annotator whose favourite position is no accident (binomial, Bonferroni)."""
+def _named(columns: Columns, people: Numbers) -> Iterator[tuple[str, int]]:
+    return zip(names(columns.people, people), people.tolist(), strict=True)
+
+
+def _stuck(columns: Columns) -> list[str]:
+    """Annotators whose favourite position is no accident (binomial, Bonferroni)."""
+    people = len(columns.people)
+    use = (columns.firsts == 1) & (columns.annotator >= 0)
+    if not use.any():
+        return []
+    who, lengths = columns.annotator[use], columns.lengths[use]
+    trials = np.bincount(who, minlength=people)
+    chance = np.bincount(who, 1 / lengths, minlength=people) / np.maximum(trials, 1)
+    told: dict[int, str] = {}
+    for slot, places in (("first", columns.starts), ("last", columns.starts + columns.lengths - 1)):
+        count = np.bincount(who[columns.best[places[use]]], minlength=people)
+        odd = _tail(count, trials, chance) < _ODD / (2 * people)
+        for k in np.flatnonzero(odd).tolist():
+            name = columns.people[k].as_py()
+            told.setdefault(k, f"{name}: the {slot} image in {count[k]} of {trials[k]}")
+    return [told[k] for k in sorted(told)]
+
+
+def _tail(count: Numbers, trials: Numbers, chance: NDArray[np.float64]) -> Any:
+    """Probability of at least this many of all trials (binomial)."""
     from scipy.special import betainc
 
-    for slot, count, trials, chance in _favourites(rows):
-        # the binomial tail: at least this many of all trials
-        tail = betainc(count, trials - count + 1, chance) if count else 1.0
-        if tail < _ODD / (2 * people):
-            return f"{name}: the {slot} image in {count} of {trials}"
-    return None
-
-
-def _favourites(rows: Sequence[Choice]) -> Iterator[tuple[str, int, int, float]]:
-    decided = [row for row in rows if len(_best(row)) == 1]
-    if not decided:
-        return
-    chance = sum(1 / len(row.images) for row in decided) / len(decided)
-    for slot, place in (("first", 0), ("last", -1)):
-        count = sum(row.images[place] in _best(row) for row in decided)
-        yield slot, count, len(decided), chance
+    some = np.maximum(count, 1)
+    return np.where(count > 0, betainc(some, np.maximum(trials - some + 1, 1), chance), 1.0)
 
 
 def position_findings(position: PositionBias | None) -> Iterator[Finding]:
