@@ -12,8 +12,8 @@ import typer
 from palate.cli._text import plural, text_table
 
 if TYPE_CHECKING:
-    from palate.data.audit import Audit
-    from palate.data.audit_answers import Ties
+    from palate.data.audit.answers import Ties
+    from palate.data.audit.audit import Audit
     from palate.data.position import PositionBias
 
 
@@ -56,7 +56,7 @@ def audit(  # noqa: PLR0917 - typer makes options of them
 
     Example: palate data audit data/hpd --against data/hpd-test --out audits/hpd
     """
-    from palate.data.audit import AuditSettings, audit_folder
+    from palate.data.audit.audit import AuditSettings, audit_folder
 
     settings = AuditSettings(
         require_images=require_images,
@@ -112,7 +112,7 @@ def _inputs(dataset: Path, others: Sequence[Path], vocabularies: Sequence[Path])
 
 
 def _record(found: Audit, inputs: Mapping[str, Path], out: Path, overwrite: bool) -> None:
-    from palate.data.audit_page import audit_page
+    from palate.data.audit.page import audit_page
     from palate.runs import start_run, write_atomic
 
     with start_run("data audit", out, found.settings, dict(inputs), overwrite=overwrite) as run:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeAlias
@@ -30,6 +31,7 @@ from palate.errors import DataError, ImageError
 from palate.runs import atomic_path, hash_text, start_run, track, write_atomic
 
 _IMAGES_AT_ONCE: Final = 512
+_A_THREAD: Final = 8
 _CHOICES_AT_ONCE: Final = 20_000
 _SUFFIX: Final = {"JPEG": ".jpg", "TIFF": ".tif"}
 
@@ -149,7 +151,7 @@ def _settle(source: Source, report: Report, images: int, choices: int) -> None:
 
 
 def _described(
-    found: Iterable[Found],
+    found: Sequence[Found],
     source: Source,
     report: Report,
     out: Path | None,
@@ -157,7 +159,10 @@ def _described(
 ) -> list[Image]:
     """Fill in path, hash and size of the images that are there, several at a time."""
     rows = []
-    for one, described in pool.map(lambda one: (one, _describe(one, source, out)), found):
+    # handing one image over to a thread costs as much as finding out that it has no file
+    some = [list(found[start : start + _A_THREAD]) for start in range(0, len(found), _A_THREAD)]
+    told = pool.map(lambda few: [(one, _describe(one, source, out)) for one in few], some)
+    for one, described in chain.from_iterable(told):
         if isinstance(described, ImageError):
             # allowed faults leave the row without its file: the person's answer stays true
             report.faults.add(f"image {one.image.image!r}", str(described))

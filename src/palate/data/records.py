@@ -21,6 +21,8 @@ INT16_MAX: Final = 2**15 - 1
 INT32_MAX: Final = 2**31 - 1
 INT64_MAX: Final = 2**63 - 1
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+# json.dumps would make one of these for every row
+_COMPACT: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ def json_text(facts: dict[str, object]) -> str | None:
     """
     if not facts:
         return None
-    return json.dumps(facts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _COMPACT.encode(facts)
 
 
 def _check_key(field: str, value: str) -> None:

@@ -267,8 +267,7 @@ def _metadata_rows(
         try:
             row = _metadata_image(facts)
             folder = parts.of(facts["part_id"])
-            wanted = folder or parts.base / f"part-{facts['part_id']:06}"
-            file = inside(wanted, row.image)
+            file = inside(folder or parts.base, row.image)
         except DataError as fault:
             name = facts.get("image_name")
             report.faults.add(f"row {number} (image {name!r})", str(fault))
@@ -279,11 +278,13 @@ def _metadata_rows(
             continue
         if facts["image_nsfw"] == BLURRED:
             report.count("blurred")
-        if folder is None and rules.missing_images == "keep":
+        if folder is not None:
+            yield Found(row, file)
+        elif rules.missing_images == "keep":
             report.count("images_of_parts_not_there")
             yield Found(row)
         else:
-            yield Found(row, file)
+            yield Found(row, parts.base / f"part-{facts['part_id']:06}" / row.image)
 
 
 def _left_out(

@@ -14,6 +14,7 @@ A prompt of ImageRewardDB gives four choices: "overall" by the rank, and "rating
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -116,6 +117,7 @@ class _Reading:
     keys: set[str] = field(default_factory=set)
     waiting: dict[str, _Group] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
+    places: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
 
 
 def _rows(path: Path, files: list[Path], folder: Path, report: Report) -> Iterator[Row]:
@@ -320,7 +322,7 @@ def _given(
     given = {
         picture.name: Found(
             Image(picture.name, prompt, details=json_text(dict(picture.facts))),
-            None if picture.data else _file(reading.folder, picture.name),
+            None if picture.data else _file(picture.name, reading),
             picture.data,
         )
         for picture in pictures
@@ -375,16 +377,28 @@ def _number(name: str, value: Any, most: int) -> int:
     raise DataError(f"{name} is {value!r}, expected a whole number from 1 to {most:,}")
 
 
-def _file(folder: Path, name: str) -> Path:
+def _file(name: str, reading: _Reading) -> Path:
     """Where the file of an image is, or should be.
 
     The zips of the release hold names without folders, so the path may lack its beginning, the name
     of the zip, or both.
     """
-    whole = inside(folder, name)
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    for start in range(len(parts)):
-        for rest in (parts[start:], (*parts[start:-2], parts[-1])):
-            if (place := folder.joinpath(*rest)).is_file():
-                return place
+    whole = inside(reading.folder, name)
+    *folders, file = PurePosixPath(name.replace("\\", "/")).parts
+    for place in _places(tuple(folders), reading):
+        if os.path.isfile(found := f"{place}/{file}"):
+            return Path(found)
     return whole
+
+
+def _places(folders: tuple[str, ...], reading: _Reading) -> list[str]:
+    """The folders that are there, among those where an image of these folders may be."""
+    if folders not in reading.places:
+        ways = [
+            rest
+            for start in range(len(folders) + 1)
+            for rest in (folders[start:], folders[start:-1])
+        ]
+        wanted = dict.fromkeys(str(reading.folder.joinpath(*rest)) for rest in ways)
+        reading.places[folders] = [place for place in wanted if os.path.isdir(place)]
+    return reading.places[folders]

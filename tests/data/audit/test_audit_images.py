@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from palate.data.audit import Audit, audit_dataset
+from palate.data.audit.audit import Audit, audit_dataset
 from palate.data.images import hash_image
 from palate.data.records import Choice, Image
 from palate.data.tables import Dataset, to_table

@@ -10,9 +10,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from palate.data.audit import audit_dataset, audit_folder
-from palate.data.audit_charts import Bar, bar_chart, histogram
-from palate.data.audit_page import PICTURES, audit_page, thumbnail_uri
+from palate.data.audit.audit import audit_dataset, audit_folder
+from palate.data.audit.charts import Bar, bar_chart, histogram
+from palate.data.audit.page import PICTURES, audit_page, thumbnail_uri
 from palate.data.images import hash_image
 from palate.data.records import Choice, Image
 from palate.data.tables import Dataset, save_dataset, to_table

@@ -7,10 +7,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.data.audit_columns import Columns, Numbers, grouped, names, pair_blocks
-from palate.data.audit_files import Files, strip
-from palate.data.findings import Finding, Strip
-from palate.data.phash import near_pairs
+from palate.data.audit.columns import Columns, Numbers, grouped, names, pair_blocks
+from palate.data.audit.files import Files, strip
+from palate.data.audit.findings import Finding, Strip
+from palate.data.audit.phash import near_pairs
 
 _LARGEST_GROUP: Final = 64
 _SHOWN: Final = 3

@@ -11,7 +11,7 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 
-from palate.data.audit import Audit, AuditSettings, audit_dataset, audit_folder
+from palate.data.audit.audit import Audit, AuditSettings, audit_dataset, audit_folder
 from palate.data.images import hash_image
 from palate.data.records import Choice, Image, pick_ranks
 from palate.data.tables import Dataset, save_dataset, to_table, write_table

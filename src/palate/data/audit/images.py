@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow.compute as pc
 
-from palate.data.audit_columns import Columns, Numbers, detail_values, names
-from palate.data.findings import Finding
+from palate.data.audit.columns import Columns, Numbers, detail_values, names
+from palate.data.audit.findings import Finding
 
 MARKS: Final = ("image_nsfw", "prompt_nsfw", "nsfw", "blurred")
 """Details that say how unsafe an image or prompt is, from 0 to 1; above 0.5 counts."""

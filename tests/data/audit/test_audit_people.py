@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.data.audit import Audit, audit_dataset
+from palate.data.audit.audit import Audit, audit_dataset
 from palate.data.records import Choice
 from palate.data.tables import Dataset, to_table
 

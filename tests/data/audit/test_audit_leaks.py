@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.data.audit import Audit, audit_dataset, audit_folder
-from palate.data.audit_columns import plain_text
+from palate.data.audit.audit import Audit, audit_dataset, audit_folder
+from palate.data.audit.columns import plain_text
 from palate.data.images import hash_image
 from palate.data.records import Choice, Image
 from palate.data.splits import SplitSettings, split_dataset, write_split

@@ -11,10 +11,10 @@ from typing import Final
 
 import PIL.Image
 
-from palate.data.audit import Audit
-from palate.data.audit_charts import shortened
-from palate.data.audit_sections import h2, sections, table
-from palate.data.findings import Finding, Picture, Strip
+from palate.data.audit.audit import Audit
+from palate.data.audit.charts import shortened
+from palate.data.audit.findings import Finding, Picture, Strip
+from palate.data.audit.sections import h2, sections, table
 from palate.data.images import open_image
 from palate.errors import ImageError
 

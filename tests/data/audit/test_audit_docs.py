@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from palate.data.audit import AuditSettings
-from palate.data.audit_images import MARKS, TINY
-from palate.data.audit_page import PICTURES
-from palate.data.audit_people import TIMES
-from palate.data.audit_prompts import LIMITS
+from palate.data.audit.audit import AuditSettings
+from palate.data.audit.images import MARKS, TINY
+from palate.data.audit.page import PICTURES
+from palate.data.audit.people import TIMES
+from palate.data.audit.prompts import LIMITS
 from palate.data.images import MAX_PIXELS
 
 
@@ -21,7 +21,7 @@ def page(root: Path) -> str:
 
 
 def test_every_finding_is_explained(page: str, root: Path) -> None:
-    code = "".join(path.read_text() for path in (root / "src/palate/data").glob("audit*.py"))
+    code = "".join(path.read_text() for path in (root / "src/palate/data/audit").glob("*.py"))
     named = set(re.findall(r'"(?:error|warning|note)",\s+"([a-z -]+)"', code))
     named |= set(re.findall(r'^    "([a-z ]+)": \(\s*"(?:warning|note)"', code, re.MULTILINE))
     assert len(named) > 30

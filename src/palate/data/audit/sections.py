@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from palate.data.audit import Audit
-from palate.data.audit_answers import FEW, Ties
-from palate.data.audit_charts import Bar, bar_chart, histogram, shortened
-from palate.data.audit_people import Agreement, Person, Speed
-from palate.data.audit_prompts import Lengths, Prompts
+from palate.data.audit.answers import FEW, Ties
+from palate.data.audit.audit import Audit
+from palate.data.audit.charts import Bar, bar_chart, histogram, shortened
+from palate.data.audit.people import Agreement, Person, Speed
+from palate.data.audit.prompts import Lengths, Prompts
 from palate.data.position import PositionBias, Share
 
 _PEOPLE: Final = 40

@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.data.audit_columns import Columns, Numbers, names, plain_text
-from palate.data.audit_files import Files, pictures
-from palate.data.findings import Finding, Level, Strip
-from palate.data.phash import near_pairs
+from palate.data.audit.columns import Columns, Numbers, names, plain_text
+from palate.data.audit.files import Files, pictures
+from palate.data.audit.findings import Finding, Level, Strip
+from palate.data.audit.phash import near_pairs
 
 Flags = NDArray[np.bool_]
 _SHOWN: Final = 3

@@ -14,10 +14,10 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from palate.data.audit_columns import Columns, Numbers, grouped, names, numbered
-from palate.data.findings import Finding, Level, Picture, Strip
+from palate.data.audit.columns import Columns, Numbers, grouped, names, numbered
+from palate.data.audit.findings import Finding, Level, Picture, Strip
+from palate.data.audit.phash import perceptual_hash
 from palate.data.images import hash_image, open_image
-from palate.data.phash import perceptual_hash
 from palate.errors import ImageError
 from palate.runs import track
 

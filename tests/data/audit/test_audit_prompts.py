@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from palate.data.audit import Audit, audit_dataset
-from palate.data.audit_prompts import estimate_blip, estimate_clip
+from palate.data.audit.audit import Audit, audit_dataset
+from palate.data.audit.prompts import estimate_blip, estimate_clip
 from palate.data.records import Choice, Image
 from palate.data.tables import Dataset, to_table
 

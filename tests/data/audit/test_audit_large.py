@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from palate.data.audit import audit_dataset
+from palate.data.audit.audit import audit_dataset
 from palate.data.schemas import CHOICES
 from palate.data.tables import Dataset, to_table
 

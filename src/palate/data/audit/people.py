@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.data.audit_answers import FEW
-from palate.data.audit_columns import (
+from palate.data.audit.answers import FEW
+from palate.data.audit.columns import (
     Columns,
     Numbers,
     detail_values,
@@ -19,7 +19,7 @@ from palate.data.audit_columns import (
     names,
     pair_blocks,
 )
-from palate.data.findings import Finding
+from palate.data.audit.findings import Finding
 
 _ODD: Final = 0.05
 _HASTY: Final = 1 / 3

@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from palate.data.audit_answers import FEW, MANY
-from palate.data.audit_columns import Columns, Numbers, names, plain_text
-from palate.data.findings import Finding
+from palate.data.audit.answers import FEW, MANY
+from palate.data.audit.columns import Columns, Numbers, names, plain_text
+from palate.data.audit.findings import Finding
 
 LIMITS: Final = {"CLIP": 77, "BLIP": 35}
 """Tokens that a text encoder reads, the start and the end token included."""

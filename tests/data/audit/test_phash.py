@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from palate.data.phash import NEAR, hash_greys, near_pairs, perceptual_hash
+from palate.data.audit.phash import NEAR, hash_greys, near_pairs, perceptual_hash
 from palate.errors import DataError
 
 

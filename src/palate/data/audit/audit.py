@@ -14,22 +14,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from palate.data.audit_answers import (
+from palate.data.audit.answers import (
     Ties,
     answer_findings,
     position_findings,
     ties_by_dimension,
     ties_by_size,
 )
-from palate.data.audit_columns import Columns, columns_of, names
-from palate.data.audit_files import FileSettings, file_findings, look_at_files
-from palate.data.audit_images import Marked, Sizes, mark_facts, size_facts
-from palate.data.audit_leaks import Leak, Side, leaks_between
-from palate.data.audit_people import Agreement, Speed, agreement_facts, speed_facts
-from palate.data.audit_prompts import Lengths, Prompts, prompt_facts, prompt_lengths
-from palate.data.audit_similar import similar_findings
-from palate.data.findings import Finding, Strip
-from palate.data.phash import NEAR
+from palate.data.audit.columns import Columns, columns_of, names
+from palate.data.audit.files import FileSettings, file_findings, look_at_files
+from palate.data.audit.findings import Finding, Strip
+from palate.data.audit.images import Marked, Sizes, mark_facts, size_facts
+from palate.data.audit.leaks import Leak, Side, leaks_between
+from palate.data.audit.people import Agreement, Speed, agreement_facts, speed_facts
+from palate.data.audit.phash import NEAR
+from palate.data.audit.prompts import Lengths, Prompts, prompt_facts, prompt_lengths
+from palate.data.audit.similar import similar_findings
 from palate.data.position import PositionBias, position_bias
 from palate.data.tables import Dataset, load_dataset
 
