@@ -204,7 +204,7 @@ def test_an_import_never_deletes_its_own_images(folder: Path, tmp_path: Path, ca
     (folder / "run.json").write_text("{}")
     command = ["data", "import", "folder", str(folder), "--out", str(folder), "--overwrite"]
     assert main(command) == 2
-    assert "holds the images that are imported; choose another --out" in said(capsys)[1]
+    assert "holds files that are imported; choose another --out" in said(capsys)[1]
     assert (folder / "a.png").exists()
 
 

@@ -39,7 +39,10 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
     clock = itertools.count(0, 4)
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     list(track(range(7), "scoring"))
-    assert capsys.readouterr() == ("", "scoring: 2 of 7, 12 s, 0.167/s\nscoring: 5 of 7, 24 s, 0.208/s\n")
+    assert capsys.readouterr() == (
+        "",
+        "scoring: 2 of 7, 12 s, 0.167/s\nscoring: 5 of 7, 24 s, 0.208/s\n",
+    )
 
 
 def test_a_terminal_gets_a_bar_on_stderr(monkeypatch, capsys):

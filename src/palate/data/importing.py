@@ -6,8 +6,8 @@ stays in memory is a number per key.
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,60 +28,44 @@ from palate.data.schemas import SCHEMAS, Kind
 from palate.data.sources.common import Found, Imported, Report, Row, Source, hash_listing
 from palate.data.tables import to_rows, to_table
 from palate.errors import DataError, ImageError
-from palate.runs import atomic_path, hash_text, start_run, track, write_atomic
+from palate.runs import atomic_path, fresh_run, hash_text, sweep, track, write_atomic
 
 _IMAGES_AT_ONCE: Final = 512
 _A_THREAD: Final = 8
-_CHOICES_AT_ONCE: Final = 20_000
+_BYTES_AT_ONCE: Final = 256 << 20
+_ROWS_AT_ONCE: Final = 20_000
+_THREADS: Final = 8
 _SUFFIX: Final = {"JPEG": ".jpg", "TIFF": ".tif"}
 
 
-def write_import(source: Source, out: Path, *, overwrite: bool = False) -> dict[str, Any]:
+def write_import(
+    source: Source, out: Path, *, overwrite: bool = False, keep: Sequence[Path] = ()
+) -> dict[str, Any]:
     """Write the tables of a source to a folder and return the counts.
 
     Image files stay where they are; the table names them, relative to `out` where they are inside
     it. Images that lie inside other files are written to `out/images`, unless the settings say no.
-    Raises `DataError` for bad rows (unless allowed), keys that come twice, and choices between
-    images that the source lacks; then no table is written.
+    `overwrite` replaces a former data set once the new one is whole. `keep` are further files and
+    folders that must not lie inside `out`. Raises `DataError` for bad rows (unless allowed), keys that
+    come twice, and choices between images that the source lacks; then nothing is written.
     """
-    for given in source.inputs.values():
+    inputs: dict[str, Path | str] = dict(source.inputs)
+    for given in inputs.values():
         if isinstance(given, Path) and not given.exists():
             raise DataError(f"{given}: does not exist")
-    base = out.resolve()
-    if source.folder is not None and source.folder.resolve().is_relative_to(base):
-        raise DataError(f"{out}: holds the images that are imported; choose another --out")
-    if not (overwrite and out.exists()):
-        return _write(source, out, out)
-    # what was there stays until the new one is whole
-    fresh = out.with_name(f".{out.name}.new")
-    if fresh.exists():
-        shutil.rmtree(fresh)
-    result = _write(source, fresh, out)
-    with start_run(f"data import {source.name}", out, source.settings, {}, overwrite=True):
-        pass
-    shutil.rmtree(out)
-    fresh.rename(out)
-    return result
-
-
-def _write(source: Source, out: Path, final: Path) -> dict[str, Any]:
-    """Write the tables into a folder that will be, or is, the final one; leave nothing if refused."""
-    inputs: dict[str, Path | str] = dict(source.inputs)
+    read = [*keep, *([] if source.folder is None else [source.folder])]
+    if any(path.resolve().is_relative_to(out.resolve()) for path in read):
+        raise DataError(f"{out}: holds files that are imported; choose another --out")
     if source.folder is not None and "images" not in inputs:
-        inputs["images"] = f"image files with the listing {hash_listing(source.folder, final)}"
-    was_there = out.exists()
-    try:
-        with start_run(f"data import {source.name}", out, source.settings, inputs) as run:
-            if not run.finished:
-                with _Files(out) as files:
-                    result = _pump(source, files.add, out)
-                    files.check(str(next(iter(source.inputs.values()), source.name)))
-                run.finish(result, files=files.written())
-            return run.result
-    except DataError:
-        if not was_there and out.is_dir():
-            shutil.rmtree(out)
-        raise
+        inputs["images"] = f"image files with the listing {hash_listing(source.folder, out)}"
+    verb = f"data import {source.name}"
+    with fresh_run(verb, out, source.settings, inputs, overwrite=overwrite) as run:
+        if not run.finished:
+            with _Files(run.out) as files:
+                result = _pump(source, files.add, run.out)
+                files.check(source.report().faults.source)
+            run.finish(result, files=files.written())
+        return run.result
 
 
 def collect(source: Source) -> Imported:
@@ -113,7 +97,7 @@ def _pump(source: Source, add: _Add, out: Path | None) -> dict[str, Any]:
     numbers = {"images": 0, "choices": 0}
     waiting: list[Found] = []
     answers: list[Choice] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _THREADS)) as pool:
 
         def flush() -> None:
             rows = _described(waiting, source, report, out, pool)
@@ -124,6 +108,7 @@ def _pump(source: Source, add: _Add, out: Path | None) -> dict[str, Any]:
             waiting.clear()
             answers.clear()
 
+        held = 0
         rows: Iterable[Row] = track(source.rows(report), f"reading {source.name}")
         for row in rows:
             prompts.add(hash(row.prompt if isinstance(row, Choice) else row.image.prompt))
@@ -131,8 +116,11 @@ def _pump(source: Source, add: _Add, out: Path | None) -> dict[str, Any]:
                 answers.append(row)
             else:
                 waiting.append(row)
-            if len(waiting) >= _IMAGES_AT_ONCE or len(answers) >= _CHOICES_AT_ONCE:
+                held += len(row.data or b"")
+            many = len(waiting) >= _IMAGES_AT_ONCE or len(answers) >= _ROWS_AT_ONCE
+            if many or held >= _BYTES_AT_ONCE:
                 flush()
+                held = 0
         flush()
     _settle(source, report, numbers["images"], numbers["choices"])
     return {**numbers, "prompts": len(prompts), **report.to_dict()}
@@ -147,7 +135,7 @@ def _settle(source: Source, report: Report, images: int, choices: int) -> None:
             + (", …" if report.missing > len(report.missing_first) else "")
         )
     if not images + choices:
-        raise DataError(f"{report.faults.source}: holds no record that can be used")
+        raise DataError(f"{report.faults.source}: holds no record that can be used{report.told()}")
 
 
 def _described(
@@ -192,6 +180,10 @@ def _describe(found: Found, source: Source, out: Path | None) -> Image | ImageEr
             path = found.file.resolve().as_posix()
     except ImageError as fault:
         return fault
+    except OSError as fault:  # such as a name that is too long for the file system
+        if out is not None and fault.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+            raise
+        return ImageError(f"{row.image}: could not be read: {fault.strerror}")
     return replace(row, path=path, sha256=facts.sha256, width=facts.width, height=facts.height)
 
 
@@ -217,8 +209,11 @@ class _Files:
         self._temporary: dict[Kind, Path] = {}
         self._keys: dict[Kind, array[int]] = {"images": array("q"), "choices": array("q")}
         self._shown = array("q")
+        self._rows: dict[Kind, list[Any]] = {"images": [], "choices": []}
 
     def __enter__(self) -> _Files:  # noqa: PYI034 - beartype checks no Self here
+        for kind in self._keys:
+            sweep(self.out / f"{kind}.parquet")
         return self
 
     def __exit__(
@@ -243,15 +238,27 @@ class _Files:
         else:
             self._keys[kind].extend(hash(row.choice) for row in rows)
             self._shown.extend(hash(key) for row in rows for key in row.images)
+        self._rows[kind].extend(rows)
+        if len(self._rows[kind]) >= _ROWS_AT_ONCE:
+            self._write(kind)
+
+    def _write(self, kind: Kind) -> None:
+        """Write what waits as one group of rows."""
+        rows = self._rows[kind]
+        if not rows:
+            return
         if kind not in self._writers:
             path = self._stack.enter_context(atomic_path(self.out / f"{kind}.parquet"))
             self._temporary[kind] = path
             schema = SCHEMAS[kind]
             self._writers[kind] = pq.ParquetWriter(path, schema, compression="zstd")
         self._writers[kind].write_table(to_table(rows, kind))
+        rows.clear()
 
     def check(self, name: str) -> None:
         """Raise `DataError` where a key came twice, or a choice names an image that did not come."""
+        for kind in self._rows:
+            self._write(kind)
         for writer in self._writers.values():
             writer.close()
         for kind, keys in self._keys.items():

@@ -11,20 +11,23 @@ from palate.runs.files import (
     hash_path,
     hash_text,
     seed_for,
+    sweep,
     write_atomic,
 )
 from palate.runs.progress import track
-from palate.runs.record import Run, start_run
+from palate.runs.record import Run, fresh_run, start_run
 
 __all__ = [
     "RECORD",
     "Run",
     "atomic_path",
+    "fresh_run",
     "hash_file",
     "hash_path",
     "hash_text",
     "seed_for",
     "start_run",
+    "sweep",
     "track",
     "write_atomic",
 ]

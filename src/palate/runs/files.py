@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import secrets
@@ -56,6 +57,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if reason is None:
             raise
         raise RunError(f"{path}: could not be written: {reason}") from error
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed processes left of `atomic_path` for this name; call it when nobody else writes."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.tmp*{glob.escape(path.suffix)}"):
+        with contextlib.suppress(OSError):
+            remove(left)
 
 
 def _take_place(temporary: Path, path: Path) -> None:

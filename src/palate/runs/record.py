@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from palate.errors import RunError
-from palate.runs.files import RECORD, hash_path, hash_text, remove, write_atomic
+from palate.runs.files import (
+    RECORD,
+    atomic_path,
+    hash_path,
+    hash_text,
+    remove,
+    sweep,
+    write_atomic,
+)
 
 _LIBRARIES = ("numpy", "pyarrow", "pillow", "scipy", "torch", "transformers", "diffusers", "peft")
 _CHOOSE = "choose another --out, or --overwrite"
@@ -122,6 +131,46 @@ def start_run(
             raise
         if run.record["status"] == "running":
             run.save("interrupted")
+
+
+@contextlib.contextmanager
+def fresh_run(
+    verb: str,
+    out: Path,
+    settings: object,
+    inputs: Mapping[str, Path | str],
+    *,
+    overwrite: bool = False,
+    keep: Sequence[Path] = (),
+) -> Iterator[Run]:
+    """Open a run as `start_run` does; what it overwrites stays until the new one is finished.
+
+    With ``overwrite`` the run is made in a hidden folder beside ``out`` (``run.out``), which takes its
+    place when the body has finished it; until then, and after a fault, the former run is untouched.
+    What a refused new run left is removed. `keep` are files and folders that are read and must not lie
+    inside ``out``. Raises `RunError` as `start_run` does, and where one of them or an input does.
+    """
+    out = Path(out).resolve()
+    for path in [*keep, *(value for value in inputs.values() if isinstance(value, Path))]:
+        if path.resolve().is_relative_to(out):
+            raise RunError(f"{out}: holds {path.name!r}, which is read; choose another --out")
+    if not overwrite or not (out / RECORD).exists():
+        was_there = out.exists()
+        try:
+            with start_run(verb, out, settings, inputs) as run:
+                yield run
+        except Exception:
+            if not was_there and out.is_dir():
+                shutil.rmtree(out)
+            raise
+        return
+    with _alone(out):
+        sweep(out)
+        with atomic_path(out) as fresh:
+            with start_run(verb, fresh, settings, inputs) as run:
+                yield run
+            if run.record["status"] != "finished":
+                raise RunError(f"{out}: the new run did not finish; the former one is untouched")
 
 
 def _new_record(verb: str, settings: object, inputs: Mapping[str, Path | str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from palate.data.sources.discord.dialects import DIALECTS, load_dialect, read_co
 from palate.data.sources.discord.exports import Export, read_message
 from palate.data.tables import load_dataset, to_rows
 from palate.errors import DataError
+from palate.runs import hash_file
 
 SETTINGS = DiscordSettings(legal_basis="synthetic people agreed", dialect="midjourney")
 
@@ -74,7 +75,7 @@ def test_buttons_are_not_needed(tmp_path: Path, newer: bool) -> None:
 def test_files_that_are_not_what_the_export_says_are_left_alone(tmp_path: Path) -> None:
     channel = traps.trap_media_paths()
     path = export(channel, tmp_path / "e")
-    with pytest.raises(DataError, match="does not stay inside the folder of images"):
+    with pytest.raises(DataError, match="does not stay inside the folder of the export"):
         read(path, tmp_path / "key")
     found = read(path, tmp_path / "key", allow_errors=True)
     assert len(found.choices) == len(channel.notes["cases"])
@@ -152,7 +153,7 @@ def test_a_real_export_is_read_without_loss(shared: Path) -> None:
     head = {key: value for key, value in found.head.items() if key != "messages"}
     assert head == {key: value for key, value in whole.items() if key != "messages"}
     assert found.broken is None
-    told = [read_message(raw, "here") for raw in messages]
+    told = [read_message(raw) for raw in messages]
     assert [str(message.id) for message in told] == [raw["id"] for raw in messages]
     assert [message.text for message in told] == [raw["content"] for raw in messages]
 
@@ -198,6 +199,11 @@ def test_no_user_id_and_no_name_is_left(tmp_path: Path, make: Any, dialect: str)
     messages = {m["id"] for m in channel.export["messages"]}
     assert not [message for message in messages if message in text]
     record = json.loads((tmp_path / "out" / "run.json").read_text())
+    files_of_people = [a["fileName"] for m in channel.export["messages"] for a in m["attachments"]]
+    everything = text + json.dumps(record) + " ".join(files(tmp_path / "out"))
+    assert not [name for name in files_of_people if name in everything]
+    assert channel.export["channel"]["id"] not in everything
+    assert channel.export["guild"]["name"] not in everything
     assert record["settings"]["legal_basis"] == "synthetic people agreed"
     load_dataset(tmp_path / "out")
 
@@ -263,6 +269,74 @@ def test_picks_of_others_are_choices_of_their_own_if_wanted(tmp_path: Path) -> N
     assert {row["own_grid"] for row in rows} == {True, False}
 
 
+def test_the_list_of_deleted_people_cannot_be_tried_out(tmp_path: Path) -> None:
+    channel = midjourney(4, grids=20)
+    path = export(channel, tmp_path / "e")
+    listed = tmp_path / "deleted.txt"
+    listed.write_text("123456789012345678\n")
+    source = discord(path, tmp_path / "key", SETTINGS, listed)
+    write_import(source, tmp_path / "out")
+    text = (tmp_path / "out" / "run.json").read_text()
+    assert hash_file(listed) not in text
+    listed.write_text("１２３\n")
+    with pytest.raises(DataError, match="is no Discord user id"):
+        discord(path, tmp_path / "key", SETTINGS, listed)
+
+
+def test_a_person_with_the_name_of_the_bot_is_a_person(tmp_path: Path) -> None:
+    channel = midjourney(1, grids=20)
+    for message in channel.export["messages"]:
+        message["author"]["isBot"] = False
+    with pytest.raises(DataError, match=r"no record that can be used .*chat"):
+        read(export(channel, tmp_path / "e"), tmp_path / "key")
+
+
+def test_of_overlapping_exports_the_latest_has_the_first_word(tmp_path: Path) -> None:
+    channel = ownbot(3, grids=20)
+    later = json.dumps(channel.export | {"exportedAt": "2031-01-01T00:00:00+00:00"})
+    for message in channel.export["messages"]:
+        message["reactions"] = []
+    found = []
+    for old, new in (("a", "b"), ("b", "a")):
+        folder = tmp_path / old
+        [path] = write(channel, folder)
+        path.rename(folder / f"{old}.json")
+        (folder / f"{new}.json").write_text(later)
+        found.append(read(folder, tmp_path / "key", dialect="reactions"))
+    assert found[0].choices.equals(found[1].choices)
+    assert len(found[0].choices) > 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content": None},
+        {"content": "half \ud83e"},
+        {"timestamp": "0001-01-01T00:00:00+14:00"},
+        {"attachments": [{"id": "5", "url": None, "fileName": "a.png", "fileSizeBytes": 3}]},
+        {
+            "attachments": [
+                {"id": "5", "url": "a", "fileName": "a.png", "fileSizeBytes": 1e300 * 1e9}
+            ]
+        },
+        {"author": "ann"},
+    ],
+)
+def test_a_message_that_cannot_be_read_is_a_fault_and_not_the_end(
+    tmp_path: Path, change: Any
+) -> None:
+    channel = midjourney(1, grids=20)
+    place = next(k for k, m in enumerate(channel.export["messages"]) if not m["attachments"])
+    channel.export["messages"][place] |= change
+    [path] = write(midjourney(1, grids=20), tmp_path / "e")
+    path.write_text(json.dumps(channel.export).replace("Infinity", "1e999"))
+    with pytest.raises(DataError, match=f"export 1, message {place}: is not as the exporter"):
+        read(path, tmp_path / "key")
+    found = read(path, tmp_path / "key", allow_errors=True)
+    assert found.report["messages"]["unreadable"] == 1
+    assert sum(found.report["messages"].values()) == len(channel.export["messages"])
+
+
 def test_a_message_out_of_order_is_refused(tmp_path: Path) -> None:
     channel = midjourney(1, grids=5)
     channel.export["messages"].reverse()
@@ -276,7 +350,7 @@ def test_a_message_out_of_order_is_refused(tmp_path: Path) -> None:
         ("[]", "no export of DiscordChatExporter"),
         ("{}", "empty object"),
         ('{"guild": {}}', "no 'messages'"),
-        ('{"messages": [{"id": "5"}], "messageCount": 1}', "message 5 is not as the exporter"),
+        ('{"messages": [{"id": "5"}], "messageCount": 1}', "message 0: is not as the exporter"),
         ('{"messages": []', "breaks off"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -59,11 +60,15 @@ _WORDS = {
 }
 
 
-def run_import(source: Source, out: Path, *, overwrite: bool, as_json: bool) -> dict[str, Any]:
+def run_import(
+    source: Source, out: Path, *, overwrite: bool, as_json: bool, keep: Sequence[Path | None] = ()
+) -> dict[str, Any]:
     """Import a source, say what came in and what was left out, and return the result."""
     from palate.data.importing import write_import
 
-    result = write_import(source, out, overwrite=overwrite)
+    result = write_import(
+        source, out, overwrite=overwrite, keep=[path for path in keep if path is not None]
+    )
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return result

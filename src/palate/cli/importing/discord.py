@@ -86,7 +86,9 @@ def discord(  # noqa: PLR0917 - typer makes options of them
         max_pixels=max_pixels,
     )
     source = open_export(export, key, settings, deletions)
-    result = run_import(source, out, overwrite=overwrite, as_json=as_json)
+    result = run_import(
+        source, out, overwrite=overwrite, as_json=as_json, keep=[export, key, deletions]
+    )
     if not as_json:
         _tell_funnel(result)
 

@@ -71,7 +71,9 @@ def folder(  # noqa: PLR0917 - typer makes options of them
     given = {"prompts": prompts, "choices": choices}
     inputs = {name: path for name, path in given.items() if path is not None}
     read = imported_source("folder", settings, inputs, imported, images)
-    run_import(read, out, overwrite=overwrite, as_json=as_json)
+    run_import(
+        read, out, overwrite=overwrite, as_json=as_json, keep=[images, prompts, choices]
+    )
 
 
 @import_app.command("ratings")
@@ -122,7 +124,7 @@ def ratings(  # noqa: PLR0917 - typer makes options of them
         float | None, typer.Option(help="Leave pairs out that differ by less [0]; equal is a tie.")
     ] = None,
     repeats: Annotated[
-        Literal["fail", "first", "last", "mean"] | None,
+        Literal["fail", "first", "last"] | None,
         typer.Option(help="Which of several ratings of one image by one person counts [fail]."),
     ] = None,
     missing_images: Annotated[
@@ -173,7 +175,9 @@ def ratings(  # noqa: PLR0917 - typer makes options of them
     imported = read_ratings(table, images, prompts, settings)
     inputs = {"ratings": table} | ({} if prompts is None else {"prompts": prompts})
     source = imported_source("ratings", settings, inputs, imported, images)
-    run_import(source, out, overwrite=overwrite, as_json=as_json)
+    run_import(
+        source, out, overwrite=overwrite, as_json=as_json, keep=[table, images, prompts]
+    )
 
 
 def _ratings_settings(preset: str | None, given: dict[str, Any]) -> Any:

@@ -185,7 +185,13 @@ def _command(known: PublicSet) -> Callable[..., None]:
             },
         )
         read = getattr(module, function)
-        run_import(read(path, images, settings), out, overwrite=overwrite, as_json=as_json)
+        run_import(
+            read(path, images, settings),
+            out,
+            overwrite=overwrite,
+            as_json=as_json,
+            keep=[path, images],
+        )
 
     command.__annotations__["path"] = Annotated[Path, typer.Argument(help=known.takes)]
     return command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -10,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 from palate.data.images import MAX_PIXELS, SUFFIXES, probe_image
 from palate.data.records import Choice, Image
 from palate.errors import DataError, ImageError
-from palate.runs import hash_text
+from palate.runs import RECORD, hash_text
 
 MissingImages = Literal["fail", "keep", "drop"]
 _EXAMPLES: Final = 5
@@ -96,6 +97,16 @@ class Report:
         if len(self.missing_first) < _MISSING:
             self.missing_first.append(key)
 
+    def told(self) -> str:
+        """What was found instead, for a sentence: counts such as `` (messages: 11 chat)``."""
+        parts = []
+        for name, value in self.counts.items():
+            if isinstance(value, dict) and value:
+                parts.append(f"{name}: " + ", ".join(f"{n:,} {kind}" for kind, n in value.items()))
+            elif isinstance(value, int) and not isinstance(value, bool) and value:
+                parts.append(f"{name}: {value:,}")
+        return f" ({'; '.join(parts).replace('_', ' ')})" if parts else ""
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for the run record."""
         return {
@@ -127,7 +138,8 @@ class Source:
     """What is to be imported: what was read, how, and the rows as they come.
 
     `inputs` are the files (told apart by content) and `folder` is where image files lie. `rows` reads
-    them once; an image comes before the choices that name it, and only once.
+    them once; an image comes before the choices that name it, and only once. `label` is what faults
+    call the whole.
     """
 
     name: str
@@ -135,6 +147,7 @@ class Source:
     inputs: Mapping[str, Path | str]
     rows: Callable[[Report], Iterator[Row]]
     folder: Path | None = None
+    label: str | None = None
 
     @property
     def rules(self) -> SourceSettings:
@@ -142,8 +155,8 @@ class Source:
         return self.settings if isinstance(self.settings, SourceSettings) else SourceSettings()
 
     def report(self) -> Report:
-        """Return an empty report, named after the first input."""
-        first = next(iter(self.inputs.values()), self.name)
+        """Return an empty report, named by the label, or after the first input."""
+        first = self.label or next(iter(self.inputs.values()), self.name)
         return Report(Faults(str(first), self.rules.allow_errors))
 
 
@@ -254,14 +267,23 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def hash_listing(folder: Path, leave_out: Path | None = None) -> str:
-    """Hash the names, sizes and times of the image files below a folder, without reading them."""
+    """Hash the names, sizes and times of the image files below a folder, without reading them.
+
+    Folders that hold a run, such as data sets that were imported to beside the images, are passed over.
+    """
     skip = None if leave_out is None else leave_out.resolve()
     told = []
-    for path in find_images(folder):
-        if skip is not None and path.resolve().is_relative_to(skip):
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        if here != folder and (RECORD in files or here.resolve() == skip):
+            folders.clear()
             continue
-        facts = path.stat()
-        told.append(f"{path.relative_to(folder).as_posix()} {facts.st_size} {facts.st_mtime_ns}")
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                facts = (here / name).stat()
+                of = (here / name).relative_to(folder).as_posix()
+                told.append(f"{of} {facts.st_size} {facts.st_mtime_ns}")
     return hash_text(*told)
 
 

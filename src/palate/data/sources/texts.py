@@ -65,7 +65,7 @@ class JsonText:
         self.read = 0
         self._file = path.open("rb")
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
-        self._decoder = json.JSONDecoder(parse_constant=_no_constant)
+        self._decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object)
         self._text = ""
         self._place = 0
         self._ended = False
@@ -188,6 +188,16 @@ def json_items(text: JsonText, what: str) -> Iterator[tuple[int, Any]]:
         number += 1
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object, and refuse a key that stands there twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands there twice")
+    return found
+
+
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
@@ -199,7 +209,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line, parse_constant=_no_constant)
+            record = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_object)
         except (ValueError, RecursionError) as fault:
             reason = getattr(fault, "msg", str(fault))
             raise DataError(f"{path}, line {number}: is no valid JSON ({reason})") from None

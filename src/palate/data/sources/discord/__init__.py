@@ -18,6 +18,7 @@ from palate.data.sources.discord.exports import Export, export_files, merged, sa
 from palate.data.sources.discord.grids import DiscordSettings, Media, Verdicts
 from palate.data.sources.discord.people import Pseudonyms, read_deletions, read_key
 from palate.errors import DataError
+from palate.runs import hash_file
 
 __all__ = ["DiscordSettings", "discord"]
 
@@ -37,16 +38,19 @@ def discord(
     names = Pseudonyms(read_key(key))
     left_out = frozenset[str]() if deletions is None else read_deletions(deletions)
     dialect = load_dialect(settings.dialect)
+    # names of exports hold the channel, and lists of ids could be tried out: neither is recorded plainly
     inputs: dict[str, Path | str] = {
-        f"export {number}" if number else "export": file for number, file in enumerate(files)
+        f"export {number}": f"a file with the content {hash_file(file)}"
+        for number, file in enumerate(files, start=1)
     }
     inputs["key"] = f"a key with the fingerprint {names.fingerprint()}"
     if deletions is not None:
-        inputs["deletions"] = deletions
+        inputs["deletions"] = f"{len(left_out)} people with the mark {names.people(left_out)}"
     if Path(settings.dialect).suffix == ".toml":
         inputs["dialect"] = Path(settings.dialect)
     rows = partial(_rows, files, names, left_out, dialect, settings)
-    return Source("discord", settings, inputs, rows, path if path.is_dir() else path.parent)
+    folder = path if path.is_dir() else path.parent
+    return Source("discord", settings, inputs, rows, folder, label=str(path))
 
 
 def _rows(
@@ -58,9 +62,9 @@ def _rows(
     report: Report,
 ) -> Iterator[Row]:
     exports = [Export(file) for file in files]
-    verdicts = Verdicts(settings, names, Media(report, settings), report, dialect)
+    verdicts = Verdicts(settings, names, Media(report, settings, names), report, dialect)
     channel = Channel(Reader(dialect), settings, verdicts, report, deleted)
-    for export, message, again in merged(exports):
+    for export, message, again in merged(exports, report):
         yield from channel.read(export, message, again=again)
     same_channel(exports)
     for export in exports:

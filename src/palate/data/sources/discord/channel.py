@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from itertools import takewhile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from palate.data.images import decode_image
 from palate.data.sources.common import Report, Row
@@ -46,17 +46,27 @@ class Channel:
         self.messages: dict[str, int] = {}
         report.counts["messages"] = self.messages
         self._open: OrderedDict[int, Grid] = OrderedDict()
-        self._by_prompt: dict[str, deque[Grid]] = {}
+        # grids that may be picked from, in the order of time, by their prompt and person, and prompt and seed
+        self._of_person: dict[tuple[str, str | None], deque[Grid]] = {}
+        self._of_seed: dict[tuple[str, int], deque[Grid]] = {}
         self._requests: OrderedDict[int, tuple[Message, Said]] = OrderedDict()
         self._shown: dict[int, int] = {}
         self._spoken = self._silent = 0
         self._pictures = self._remote = 0
 
-    def read(self, export: Export, message: Message, *, again: bool) -> Iterator[Row]:
-        """Take the next message, and give the rows of grids that nobody can pick from any more."""
+    def read(self, export: Export, message: Message | None, *, again: bool) -> Iterator[Row]:
+        """Take the next message, and give the rows of grids that nobody can pick from any more.
+
+        None stands for a message that could not be read.
+        """
         self.report.faults.rows += 1
-        kind = "repeated" if again else self._take(export.path.parent, message)
+        if message is None:
+            kind = "unreadable"
+        else:
+            kind = "repeated" if again else self._take(export.path.parent, message)
         self.messages[kind] = self.messages.get(kind, 0) + 1
+        if message is None:
+            return
         while self._open and message.time - next(iter(self._open.values())).time > _KEPT:
             yield from self._close()
         while self._requests and self._is_old(next(iter(self._requests.values()))[0], message):
@@ -65,15 +75,15 @@ class Channel:
     def end(self) -> Iterator[Row]:
         """Give the rows of all grids that are left."""
         self._refuse_silence()
+        self._refuse_links(self._pictures)
         while self._open:
             yield from self._close()
 
     def _close(self) -> Iterator[Row]:
         _, grid = self._open.popitem(last=False)
-        same = self._by_prompt[grid.said.prompt]
-        same.remove(grid)
-        if not same:
-            del self._by_prompt[grid.said.prompt]
+        _forget(self._of_person, (grid.said.prompt, grid.person))
+        for seed in dict.fromkeys(grid.said.seeds):
+            _forget(self._of_seed, (grid.said.prompt, seed))
         yield from self.verdicts.rows(grid)
 
     def _is_old(self, before: Message, now: Message) -> bool:
@@ -132,7 +142,11 @@ class Channel:
             self._remote += picture.remote
             if picture.remote:
                 self.report.counts["pictures_not_saved"] = self._remote
-        if self.settings.media and self._pictures == self._remote == _LOOKED_AT:
+        if self._pictures == _LOOKED_AT:
+            self._refuse_links(_LOOKED_AT)
+
+    def _refuse_links(self, pictures: int) -> None:
+        if self.settings.media and pictures and self._remote == pictures:
             raise DataError(
                 f"{self.report.faults.source}: its pictures are links, which expire after a day; export "
                 "again with --media, or import the choices without pictures (--without-media)"
@@ -154,7 +168,9 @@ class Channel:
         grid = Grid(message.id, message.time, said, person, pictures, folder)
         grid.reason = self._unusable(grid, None if asked is None else asked[1])
         self._open[message.id] = grid
-        self._by_prompt.setdefault(said.prompt, deque()).append(grid)
+        self._of_person.setdefault((said.prompt, person), deque()).append(grid)
+        for seed in dict.fromkeys(said.seeds):
+            self._of_seed.setdefault((said.prompt, seed), deque()).append(grid)
         self._reacted(grid, message.reactions)
         return "grids"
 
@@ -212,22 +228,15 @@ class Channel:
         """A command for one image, with the seed of an image of an earlier grid of the same prompt."""
         if said.seed is None or said.images != 1 or said.conditioned:
             return
-        seed = said.seed
-        grids = self._candidates(said.prompt, message, lambda grid: seed in grid.said.seeds)
+        grids = self._young(self._of_seed.get((said.prompt, said.seed)), message)
         own = [grid for grid in grids if grid.person == person]
         for grid in (own or grids)[:1]:
-            self._add(grid, grid.said.seeds.index(seed), "seed", person, message)
+            self._add(grid, grid.said.seeds.index(said.seed), "seed", person, message)
 
-    def _candidates(
-        self, prompt: str, message: Message, fits: Callable[[Grid], bool]
-    ) -> list[Grid]:
-        """Grids of a prompt that are young enough, the latest first."""
-        same = self._by_prompt.get(prompt, ())
-        return [
-            grid
-            for grid in reversed(same)
-            if not self._is_older(grid, message) and grid.reason is None and fits(grid)
-        ]
+    def _young(self, grids: deque[Grid] | None, message: Message) -> list[Grid]:
+        """Those that are young enough to be picked from, the latest first."""
+        young = takewhile(lambda grid: not self._is_older(grid, message), reversed(grids or ()))
+        return [grid for grid in young if grid.reason is None]
 
     def _is_older(self, grid: Grid, message: Message) -> bool:
         return message.time - grid.time > self.within
@@ -249,7 +258,7 @@ class Channel:
         if named is not None:
             grids = [named]
         else:
-            grids = self._candidates(said.prompt, message, lambda grid: grid.person == person)
+            grids = self._young(self._of_person.get((said.prompt, person)), message)
         if said.index is None:
             self._by_pixels(message, grids, pictures, folder, person, "pixels")
         elif len(grids) == 1:
@@ -292,3 +301,10 @@ class Channel:
             for picture in pictures:
                 self.media.claim(picture, folder)
             self._by_pixels(message, own, pictures, folder, message.author, "attach")
+
+
+def _forget(grids: dict[Any, deque[Grid]], key: object) -> None:
+    """Drop the oldest grid of a key."""
+    grids[key].popleft()
+    if not grids[key]:
+        del grids[key]

@@ -132,10 +132,13 @@ class Reader:
         self._unfinished = re.compile(dialect.unfinished, re.IGNORECASE)
 
     def is_bot(self, message: Message) -> bool:
-        """Whether the message is by the dialect's bot; a dialect without names takes every bot."""
-        if not self._bots:
-            return message.bot
-        return message.author_name.casefold() in self._bots or message.author in self._bots
+        """Whether the message is by the dialect's bot; a dialect without names takes every bot.
+
+        A person may call themselves like the bot, so a name counts for bots alone.
+        """
+        if message.author in self._bots:
+            return True
+        return message.bot and (not self._bots or message.author_name.casefold() in self._bots)
 
     def read(self, message: Message) -> Said | None:
         """Return what the message says; None for everything that is neither request, grid nor pick."""
@@ -171,7 +174,7 @@ class Reader:
                 prompt,
                 options,
                 person,
-                None if index is None else int(index) - 1,
+                int(index) - 1 if index is not None and index.isdecimal() else None,
                 seeds=numbers,
                 conditioned=bool(_LINK.search(prompt)),
             )

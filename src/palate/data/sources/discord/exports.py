@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from palate.data.sources.common import Report
 from palate.data.sources.texts import JsonText, json_items
 from palate.errors import DataError
 
@@ -136,10 +137,10 @@ class Export:
                 raise DataError(f"{self.path}: is no valid JSON ({mark!r} after {key!r})")
 
 
-def read_message(raw: dict[str, Any], where: str) -> Message:
+def read_message(raw: dict[str, Any]) -> Message:
     """Read a message as the exporter wrote it.
 
-    Raises `DataError` that names the message where a field is not as the exporter writes it.
+    Raises `DataError` where a field is not as the exporter writes it.
     """
     try:
         author = raw["author"]
@@ -153,9 +154,14 @@ def read_message(raw: dict[str, Any], where: str) -> Message:
             author=str(author["id"]),
             author_name=str(author["name"]),
             bot=bool(author["isBot"]),
-            text=str(raw["content"]),
+            text=_text(raw["content"]),
             attachments=tuple(
-                Attachment(str(a["id"]), a["url"], a["fileName"], int(a["fileSizeBytes"]))
+                Attachment(
+                    str(int(a["id"])),
+                    _text(a["url"]),
+                    _text(a["fileName"]),
+                    int(a["fileSizeBytes"]),
+                )
                 for a in raw["attachments"]
             ),
             reactions=tuple(_reactions(raw.get("reactions") or ())),
@@ -163,12 +169,16 @@ def read_message(raw: dict[str, Any], where: str) -> Message:
             reference=None if reference.get("messageId") is None else int(reference["messageId"]),
             caller=None if caller.get("id") is None else str(caller["id"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
-        name = raw.get("id", "without id") if isinstance(raw, dict) else str(raw)[:40]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as fault:
         reason = f"no {fault}" if isinstance(fault, KeyError) else str(fault)
-        raise DataError(
-            f"{where}: message {name} is not as the exporter writes it ({reason})"
-        ) from None
+        raise DataError(f"is not as the exporter writes it ({reason})") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:20]!r} where a text was expected")
+    value.encode()  # half a character is a ValueError
+    return value
 
 
 def _time(text: str) -> datetime:
@@ -191,29 +201,50 @@ def _reactions(raw: Iterable[dict[str, Any]]) -> Iterator[Reaction]:
         yield Reaction(name, people, any(user.get("isBot") for user in users))
 
 
-def merged(exports: Sequence[Export]) -> Iterator[tuple[Export, Message, bool]]:
+def merged(
+    exports: Sequence[Export], report: Report
+) -> Iterator[tuple[Export, Message | None, bool]]:
     """Yield the messages of all parts in the order of their ids, and whether each came before.
 
-    Raises `DataError` where a part is not in the order of time.
+    Of a message that several exports hold, the latest export has the first word: it knows later
+    reactions and edits. None stands for a message that cannot be read, which is a fault. Raises
+    `DataError` where a part is not in the order of time.
     """
-    streams = [_stream(export) for export in exports]
+    streams = [_stream(export, number, report) for number, export in enumerate(exports, start=1)]
     last = -1
-    for _, _, export, message in heapq.merge(*streams, key=lambda item: item[:2]):
-        yield export, message, message.id == last
-        last = message.id
+    for number, _, _, export, message in heapq.merge(*streams, key=lambda item: item[:3]):
+        yield export, message, message is not None and number == last
+        last = number
 
 
-def _stream(export: Export) -> Iterator[tuple[int, str, Export, Message]]:
-    last = -1
-    for raw in export:
-        message = read_message(raw, str(export.path))
+def _stream(
+    export: Export, place: int, report: Report
+) -> Iterator[tuple[int, float, int, Export, Message | None]]:
+    last, age = -1, None
+    for number, raw in enumerate(export):
+        if age is None:
+            age = -_exported(export)
+        try:
+            message = read_message(raw)
+        except DataError as fault:
+            report.faults.add(f"export {place}, message {number}", str(fault))
+            yield last, age, place, export, None
+            continue
         if message.id < last:
             raise DataError(
-                f"{export.path}: message {message.id} comes after {last}, which is later; export in the "
-                f"order of time (without --reverse)"
+                f"{export.path}: message {number} is earlier than the one before it; export in the order "
+                f"of time (without --reverse)"
             )
         last = message.id
-        yield message.id, str(export.path), export, message
+        yield message.id, age, place, export, message
+
+
+def _exported(export: Export) -> float:
+    """When the export was made, in seconds; 0 where it does not say."""
+    try:
+        return _time(str(export.head.get("exportedAt"))).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def export_files(path: Path) -> list[Path]:

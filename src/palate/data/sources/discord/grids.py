@@ -105,8 +105,9 @@ class Grid:
 class Media:
     """The files of an export; what is wrong with one is counted, and the file is left alone."""
 
-    def __init__(self, report: Report, settings: SourceSettings) -> None:
+    def __init__(self, report: Report, settings: SourceSettings, names: Pseudonyms) -> None:
         self._report = report
+        self._names = names
         self._settings = settings
         self._claims: dict[tuple[Path, str], tuple[str, int]] = {}
         self._quarantined: set[str] = set()
@@ -126,8 +127,10 @@ class Media:
             return None
         try:
             file = inside(folder, attachment.url)
-        except DataError as fault:
-            self._report.faults.add(f"attachment {attachment.id}", str(fault))
+        except DataError:
+            # the path itself may hold a person's name
+            told = "a path of a file does not stay inside the folder of the export"
+            self._report.faults.add(f"attachment {self._names.message(int(attachment.id))}", told)
             self._quarantined.add(attachment.id)
             return None
         if not file.is_file():
@@ -294,14 +297,13 @@ class Verdicts:
                 settings=json_text({"options": options} if options else {}),
                 details=json_text(facts),
             )
-            if pieces:
-                yield Found(image, data=png(pieces[place][1]))
-            elif grid.collage or self.media.data(grid.pictures[place], grid.folder) is None:
+            # a file's own name may hold a person's, so even whole files are written anew
+            data = png(pieces[place][1]) if pieces else None
+            if data is None and not grid.collage:
+                data = self.media.data(grid.pictures[place], grid.folder)
+            if data is None:
                 self.report.miss(key)
-                yield Found(image)
-            else:
-                picture = grid.pictures[place]
-                yield Found(image, file=self.media.path(picture, grid.folder))
+            yield Found(image, data=data)
 
     @staticmethod
     def _count(counts: dict[str, int], name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from palate.runs import write_atomic
 
 _LENGTH: Final = 32
 _MENTION: Final = re.compile(r"<@[!&]?(\d+)>")
+_ID: Final = re.compile(r"(?<!\d)\d{17,20}(?!\d)")
 
 
 class Pseudonyms:
@@ -40,9 +42,14 @@ class Pseudonyms:
         """What tells keys apart and does not give the key away."""
         return self._name("fingerprint", "", 16)
 
+    def people(self, users: Iterable[str]) -> str:
+        """What tells lists of user ids apart and does not give them away, 16 hex digits."""
+        return self._name("people", " ".join(sorted(users)), 16)
+
     def without_ids(self, text: str) -> str:
-        """Return a text whose mentions of people carry pseudonyms."""
-        return _MENTION.sub(lambda found: f"@{self.person(found.group(1))[:8]}", text)
+        """Return a text whose mentions of people, and ids of Discord in links, carry pseudonyms."""
+        text = _MENTION.sub(lambda found: f"@{self.person(found.group(1))[:8]}", text)
+        return _ID.sub(lambda found: self._name("id", found.group(), 16), text)
 
     def _name(self, what: str, value: str, length: int) -> str:
         digest = hmac.new(self._key, f"{what}:{value}".encode(), "sha256")
@@ -68,7 +75,7 @@ def read_deletions(path: Path) -> frozenset[str]:
     found = set()
     for number, line in enumerate(text_lines(path), start=1):
         user = line.partition("#")[0].strip()
-        if user and not user.isdecimal():
+        if user and not (user.isascii() and user.isdecimal()):
             raise DataError(f"{path}, line {number}: {user!r} is no Discord user id (digits)")
         if user:
             found.add(user)
