@@ -13,12 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import DataError
-from palate.stats.intervals import Average, Bootstrap, Column, Estimate, mean_estimate
+from palate.stats.intervals import (
+    Average,
+    Bootstrap,
+    Column,
+    Estimate,
+    cluster_codes,
+    mean_estimate,
+)
 
 Ties = Literal["expected", "wrong", "first"]
 HumanTies = Literal["any", "drop"]
-PairTies = Literal["half", "wrong", "right"]
-HumanPairTies = Literal["drop", "half", "right"]
+PairTies = Literal["half", "wrong", "right", "first"]
+HumanPairTies = Literal["drop", "half", "right", "match"]
+
+
+class NothingDecidedError(DataError):
+    """The person's answers hold no decision that can be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +80,29 @@ def top1(
     first: `any` of them is right, or the choice is left out (`drop`). A choice whose images all
     tie says nothing and is always left out. `prompts` labels the clusters of the interval.
     """
-    groups = _Groups(scores, ranks, offsets)
-    credit = groups.credit(groups.best.astype(np.float64), ties)
-    kept = groups.decided(human_ties)
-    if not kept.any():
-        raise DataError(f"none of {len(kept)} choices has a decision that can be counted")
+    credit, kept = top1_credit(scores, ranks, offsets, ties=ties, human_ties=human_ties)
     labels = None if prompts is None else np.asarray(prompts)[kept]
     estimate = mean_estimate(credit[kept], labels, average=average, bootstrap=bootstrap)
     return Accuracy("top-1", estimate, ties, human_ties, int((~kept).sum()))
+
+
+def top1_credit(
+    scores: Column,
+    ranks: Column,
+    offsets: Column,
+    *,
+    ties: Ties = "expected",
+    human_ties: HumanTies = "any",
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """What every choice earns under the rules of `top1`, from 0 to 1, and which choices count.
+
+    Raises `NothingDecidedError` where no choice counts.
+    """
+    groups = Groups(scores, ranks, offsets)
+    kept = groups.decided(human_ties)
+    if not kept.any():
+        raise NothingDecidedError(f"none of {len(kept)} choices has a decision that can be counted")
+    return groups.credit(groups.best.astype(np.float64), ties), kept
 
 
 def expected_top1(
@@ -96,7 +122,7 @@ def expected_top1(
     `expected_top1(probabilities, probabilities, offsets)` is the best that any score can reach.
     """
     chances = np.asarray(probabilities, dtype=np.float64)
-    groups = _Groups(scores, np.ones(chances.shape, dtype=np.int64), offsets)
+    groups = Groups(scores, np.ones(chances.shape, dtype=np.int64), offsets)
     total = np.add.reduceat(chances, groups.starts)
     if (chances < 0).any() or not np.allclose(total, 1, atol=1e-6):
         raise DataError("probabilities of choice do not sum to 1 in every group")
@@ -115,7 +141,9 @@ def chance_top1(
 ) -> float:
     """Top-1 accuracy of picking at random: the mean of 1/n, or of k/n where k images tie first."""
     blank = np.zeros(np.asarray(ranks).shape)
-    return top1(blank, ranks, offsets, prompts, human_ties=human_ties, average=average).value
+    credit, kept = top1_credit(blank, ranks, offsets, human_ties=human_ties)
+    labels = None if prompts is None else np.asarray(prompts)[kept]
+    return plain_mean(credit[kept], labels, average=average)
 
 
 def always_top1(
@@ -160,10 +188,30 @@ def pairwise(
     """Share of duels where the image with the higher score is the one the person preferred.
 
     `first` and `second` are the two scores of every duel and `outcome` is 1 (first better), 0 or
-    0.5 (the person's tie). Equal scores count `half`, `wrong` (ImageReward, MPS) or `right`
-    (HPS v2, where only a strict inversion is an error). The person's ties are left out (`drop`,
-    ImageReward), count `half` whatever is predicted, or count `right` (HPS v2). `micro` averages
-    all duels (ImageReward), `macro` averages within each prompt first (HPS v2).
+    0.5 (the person's tie). Equal scores count `half`, `wrong` (ImageReward, MPS on ImageReward),
+    `right` (MPS on HPD v2, where only a strict inversion is an error), or as if the `first` were
+    higher (HPS v2, which sorts; it leaks the order). The person's ties are left out (`drop`,
+    ImageReward), count `half` whatever is predicted, count `right` (HPS v2), or count 1 where the
+    scores tie too and half where they do not (`match`, Pick-a-Pic). `micro` averages all duels
+    (ImageReward), `macro` averages within each prompt first (HPS v2).
+    """
+    credit, kept = pair_credit(first, second, outcome, ties=ties, human_ties=human_ties)
+    labels = None if prompts is None else np.asarray(prompts)[kept]
+    estimate = mean_estimate(credit[kept], labels, average=average, bootstrap=bootstrap)
+    return Accuracy("pairwise", estimate, ties, human_ties, int((~kept).sum()))
+
+
+def pair_credit(
+    first: Column,
+    second: Column,
+    outcome: Column,
+    *,
+    ties: PairTies = "half",
+    human_ties: HumanPairTies = "drop",
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """What every duel earns under the rules of `pairwise`, from 0 to 1, and which duels count.
+
+    Raises `NothingDecidedError` where no duel counts.
     """
     left, right = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     won = np.asarray(outcome, dtype=np.float64)
@@ -171,19 +219,33 @@ def pairwise(
         raise DataError(f"duels of {left.shape}, {right.shape} and {won.shape} do not match")
     _refuse_nan(left, right)
     credit = np.where((left > right) == (won == 1), 1.0, 0.0)
-    credit[left == right] = {"half": 0.5, "wrong": 0.0, "right": 1.0}[ties]
-    tied = won == 0.5
+    level, tied = left == right, won == 0.5
+    worth = {"half": 0.5, "wrong": 0.0, "right": 1.0}
+    credit[level] = won[level] == 1 if ties == "first" else worth[ties]
     credit[tied] = 1.0 if human_ties == "right" else 0.5
+    if human_ties == "match":
+        credit[tied & level] = 1.0
     kept = ~tied if human_ties == "drop" else np.ones(len(won), dtype=bool)
     if not kept.any():
-        raise DataError(f"none of {len(kept)} duels has a decision that can be counted")
-    labels = None if prompts is None else np.asarray(prompts)[kept]
-    estimate = mean_estimate(credit[kept], labels, average=average, bootstrap=bootstrap)
-    return Accuracy("pairwise", estimate, ties, human_ties, int((~kept).sum()))
+        raise NothingDecidedError(f"none of {len(kept)} duels has a decision that can be counted")
+    return credit, kept
 
 
-class _Groups:
-    """Scores and ranks of every choice, side by side."""
+def plain_mean(
+    values: Column, clusters: Column | None = None, *, average: Average = "micro"
+) -> float:
+    """The mean that `mean_estimate` gives, without its interval: for baselines."""
+    rows = np.asarray(values, dtype=np.float64)
+    codes = cluster_codes(clusters, len(rows))
+    sums: Any = np.bincount(codes, weights=rows)
+    counts: Any = np.bincount(codes).astype(np.float64)
+    if average == "macro":
+        sums, counts = sums / counts, np.ones(len(counts))
+    return float(sums.sum() / counts.sum())
+
+
+class Groups:
+    """Scores and ranks of every choice, side by side, after a check that they fit together."""
 
     def __init__(self, scores: Column, ranks: Column, offsets: Column) -> None:
         self.scores = np.asarray(scores, dtype=np.float64)
