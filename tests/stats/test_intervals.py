@@ -182,3 +182,16 @@ def test_dropped_ties_leave_the_decided_pairs() -> None:
         win_rate([1, 2], [1, 2], ties="drop")
     with pytest.raises(DataError, match="do not match"):
         win_rate([1, 2], [1])
+
+
+def test_many_clusters_of_few_kinds_are_drawn_as_kinds() -> None:
+    rng = np.random.default_rng(3)
+    codes = np.repeat(np.arange(30_000), rng.integers(1, 4, 30_000))
+    values = rng.integers(0, 2, len(codes)).astype(float)
+    quick = mean_estimate(values, codes, bootstrap=Bootstrap(resamples=2000))
+    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
+    mean = sums.sum() / counts.sum()
+    # the delta method's standard error of a ratio, which so many clusters follow
+    error = np.sqrt(((sums - mean * counts) ** 2).sum()) / counts.sum()
+    assert quick.value == mean
+    assert (quick.high - quick.low) / 2 == pytest.approx(1.96 * error, rel=0.05)

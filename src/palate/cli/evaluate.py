@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from palate.cli._board import board as _board
 from palate.cli._text import percent, plural, text_table
 
 if TYPE_CHECKING:
@@ -19,10 +20,24 @@ Missing = Literal["fail", "leave-out"]
 
 def evaluate(  # noqa: PLR0917 - typer makes options of them
     dataset: Annotated[
-        Path | None, typer.Argument(help="Folder of a data set with choices, or choices.parquet.")
+        list[Path] | None,
+        typer.Argument(help="Folders of data sets with choices, or choices.parquet."),
     ] = None,
     scores: Annotated[
-        Path | None, typer.Option(help="Scores of its images: a table or the run of `score`.")
+        list[Path] | None,
+        typer.Option(help="Scores of their images: a table or the run of `score`; several times."),
+    ] = None,
+    board: Annotated[
+        bool,
+        typer.Option(
+            "--board", help="Scorers × data sets under published protocols, and a page with --out."
+        ),
+    ] = False,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            help="Benchmark of a board: hpd-v1, hpd-v2, … [by the source of the choices]."
+        ),
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
@@ -30,8 +45,11 @@ def evaluate(  # noqa: PLR0917 - typer makes options of them
     ] = None,
     scorer: Annotated[str | None, typer.Option(help="Which scorer, if there are several.")] = None,
     by: Annotated[
-        Literal["dimension", "source", "size"] | None,
-        typer.Option(help="One result per dimension, source or number of images as well."),
+        str | None,
+        typer.Option(
+            help="One result per dimension, source or size (number of images) as well; on a board also "
+            "by a fact in the details, such as category."
+        ),
     ] = None,
     ties: Annotated[
         Literal["expected", "wrong", "first"] | None,
@@ -74,28 +92,36 @@ def evaluate(  # noqa: PLR0917 - typer makes options of them
     """Measure how often a scorer agrees with people, or compare two generators by their scores.
 
     Every accuracy stands next to chance and to picking by position, with a 95 % interval that
-    resamples prompts. Two tables of scores are compared prompt by prompt.
+    resamples prompts. Two tables of scores are compared prompt by prompt. Several data sets or tables of
+    scores, or --board, give one table of scorers × benchmarks under the papers' own protocols, with the
+    published values beside the measured ones and the differences between scorers.
 
     Example: palate evaluate data/hpd --scores runs/scores/scores.parquet --by dimension
+
+    Example: palate evaluate data/image-reward --board --scores hps.parquet --scores ir.parquet --out board
 
     Example: palate evaluate --compare original/scores.parquet adapted/scores.parquet
     """
     common: dict[str, Any] = {"missing": missing, "resamples": resamples, "seed": seed}
     if compare is not None:
-        if dataset is not None or scores is not None:
+        if dataset or scores:
             raise typer.BadParameter(
                 "takes two tables of scores and nothing else", param_hint="--compare"
             )
         given = common | {"pair": pair, "dimension": dimension}
         _compare(compare, given, recipe, out, overwrite=overwrite, as_json=as_json)
         return
-    if dataset is None or scores is None:
+    if not dataset or not scores:
         raise typer.BadParameter(
             "give a data set and --scores, or --compare with two tables of scores"
         )
+    if board or benchmark is not None or len(dataset) > 1 or len(scores) > 1:
+        given = common | {"benchmark": benchmark, "by": by}
+        _board(dataset, scores, given, recipe, out, overwrite=overwrite, as_json=as_json)
+        return
     given = common | {"scorer": scorer, "by": by, "ties": ties, "human_ties": human_ties}
     given |= {"pair_ties": pair_ties, "average": average}
-    _evaluate(dataset, scores, given, recipe, out, overwrite=overwrite, as_json=as_json)
+    _evaluate(dataset[0], scores[0], given, recipe, out, overwrite=overwrite, as_json=as_json)
 
 
 def _evaluate(

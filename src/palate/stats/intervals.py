@@ -26,6 +26,7 @@ __all__ = [
     "WinRate",
     "WinTies",
     "cluster_codes",
+    "expanded_tail",
     "mean_estimate",
     "paired_difference",
     "wilson",
@@ -38,6 +39,8 @@ Column = NDArray[Any] | Sequence[Any]
 Average = Literal["micro", "macro"]
 WinTies = Literal["half", "drop", "loss"]
 _BLOCK: Final = 4_000_000
+_MANY: Final = 20_000
+_KINDS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +145,32 @@ def _percentiles(
     total = len(sums)
     if total < 2:
         return math.nan, math.nan
-    means = np.concatenate(
-        [sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1) for drawn in _draws(total, bootstrap)]
-    )
-    tail = _expanded_tail(total, bootstrap.level)
+    means = _means_of_kinds(sums, counts, bootstrap) if total > _MANY else None
+    if means is None:
+        means = np.concatenate(
+            [sums[d].sum(axis=1) / counts[d].sum(axis=1) for d in _draws(total, bootstrap)]
+        )
+    tail = expanded_tail(total, bootstrap.level)
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _means_of_kinds(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], bootstrap: Bootstrap
+) -> NDArray[np.float64] | None:
+    """Means of resamples of many clusters of few kinds; None where there are many kinds.
+
+    How often each kind of cluster is drawn is multinomial, which is the same as drawing the clusters one
+    by one, and a thousand times quicker.
+    """
+    # a sum and a count as one number, so that equal pairs are found without sorting rows
+    kinds, numbers = np.unique(sums + 1j * counts, return_counts=True)
+    if len(kinds) > _KINDS:
+        return None
+    rng = np.random.default_rng(bootstrap.seed)
+    drawn = rng.multinomial(len(sums), numbers / len(sums), size=bootstrap.resamples)
+    means: NDArray[np.float64] = (drawn @ kinds.real) / (drawn @ kinds.imag)
+    return means
 
 
 def _draws(total: int, bootstrap: Bootstrap) -> Any:
@@ -159,7 +182,7 @@ def _draws(total: int, bootstrap: Bootstrap) -> Any:
         left -= block
 
 
-def _expanded_tail(total: int, level: float) -> float:
+def expanded_tail(total: int, level: float) -> float:
     """Tail probability whose normal quantile is the t quantile of `total` clusters."""
     from scipy.special import ndtr, stdtrit
 

@@ -1,0 +1,87 @@
+"""What `palate evaluate` does with several scorers or data sets: one table, and a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from palate.cli._text import text_table
+
+
+def board(
+    paths: Sequence[Path],
+    tables: Sequence[Path],
+    given: dict[str, Any],
+    recipe: Path | None,
+    out: Path | None,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Measure every scorer in the tables against every data set, print it, and keep it with its page."""
+    from palate.data.tables import read_table
+    from palate.evaluation.board import BoardSettings, measure_board, versus_rows
+    from palate.runs import start_run
+    from palate.settings import read_settings
+
+    settings = read_settings(BoardSettings, recipe, given, section="board")
+    datasets = [(path.stem, _dataset(path)) for path in paths]
+    places = [path / "scores.parquet" if path.is_dir() else path for path in tables]
+    scores = [read_table(path, "scores") for path in places]
+    found = measure_board(datasets, scores, settings)
+    if out is not None:
+        inputs: dict[str, Path | str] = {}
+        for number, path in enumerate(paths, start=1):
+            inputs[f"choices {number}"] = (
+                path if path.suffix == ".parquet" else path / "choices.parquet"
+            )
+        inputs |= {f"scores {number}": path for number, path in enumerate(places, start=1)}
+        with start_run("evaluate board", out, settings, inputs, overwrite=overwrite) as run:
+            if not run.finished:
+                run.finish({"rows": len(found.rows)}, files=_keep(found, datasets, scores, out))
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+        return
+    header, rows = found.table()
+    typer.echo(text_table(header, rows, right="469"))
+    if found.versus:
+        typer.echo("")
+        header = ["data", "dimension", "scorers", "difference, % points", ""]
+        typer.echo(text_table(header, versus_rows(found)))
+
+
+def _dataset(path: Path) -> Any:
+    from palate.data.schemas import SCHEMAS
+    from palate.data.tables import Dataset, load_dataset, read_table
+
+    if path.suffix == ".parquet":
+        return Dataset(SCHEMAS["images"].empty_table(), read_table(path, "choices"), path.parent)
+    return load_dataset(path)
+
+
+def _keep(found: Any, datasets: Any, scores: Any, out: Path) -> list[Path]:
+    """Write the board as JSON, Markdown and CSV, and as a page where the extra is there."""
+    from palate.runs import write_atomic
+
+    written = {
+        "board.json": json.dumps(found.to_dict(), indent=1) + "\n",
+        "board.md": found.to_markdown(),
+        "board.csv": found.to_csv(),
+    }
+    for name, text in written.items():
+        write_atomic(out / name, text)
+    files = [out / name for name in written]
+    try:
+        from palate.evaluation.board_page import write_board_page
+
+        write_board_page(found, datasets, scores, out / "board.html")
+    except ModuleNotFoundError as fault:
+        if (fault.name or "").partition(".")[0] not in {"jinja2", "matplotlib"}:
+            raise
+        typer.echo("no page: it needs pip install 'palate[report]'", err=True)
+        return files
+    return [*files, out / "board.html"]
