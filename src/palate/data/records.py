@@ -187,6 +187,12 @@ def pick_ranks(count: int, best: int) -> tuple[int, ...]:
     return tuple(1 if position == best else 2 for position in range(count))
 
 
+class _Json(str):
+    """What `json_text` wrote: an object for certain, so no row that holds it reads it again."""
+
+    __slots__ = ()
+
+
 def json_text(facts: dict[str, object]) -> str | None:
     """Write facts as compact JSON with sorted keys, for the columns `settings` and `details`.
 
@@ -197,12 +203,14 @@ def json_text(facts: dict[str, object]) -> str | None:
     """
     if not facts:
         return None
-    return _COMPACT.encode(facts)
+    return _Json(_COMPACT.encode(facts))
 
 
 def _check_key(field: str, value: str) -> None:
     if not value:
         raise DataError(f"an empty {field} where a name was expected")
+    if value.isascii():
+        return
     _check_text(f"{field} {value!r}", **{field: value})
 
 
@@ -232,6 +240,8 @@ def _check_json(where: str, field: str, value: str | None) -> None:
     if value is None:
         return
     _check_text(where, **{field: value})
+    if isinstance(value, _Json):
+        return
     try:
         parsed = json.loads(value)
     except ValueError:

@@ -126,24 +126,50 @@ def test_a_data_set_of_choices_alone_needs_no_images(shape, dataset, tmp_path: P
             export(shape, bare, tmp_path / "again")
 
 
-@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError(28, "No space left on device")])
+FAULTS = [KeyboardInterrupt, OSError(28, "No space left on device")]
+
+
+def break_off(patch: pytest.MonkeyPatch, fault: Any) -> None:
+    """Let every export raise a fault at its second image or row."""
+
+    def broken(items, label, total=None):
+        yield from list(items)[:1]
+        raise fault
+
+    for module in ("common", "webdataset", "hf"):
+        patch.setattr(f"palate.data.exports.{module}.track", broken)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_export_that_breaks_off_leaves_the_former_one_as_it_was(
+    shape, fault, dataset, tmp_path: Path, monkeypatch
+) -> None:
+    out = tmp_path / "out"
+    export(shape, dataset, out, images="none")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    break_off(monkeypatch, fault)
+    with pytest.raises((KeyboardInterrupt, RunError)):
+        export(shape, dataset, out, overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_no_file_stands_half_under_its_name(
     shape, fault, dataset, tmp_path: Path, monkeypatch
 ) -> None:
     """Whatever breaks in the middle of the images or at the end of the rows."""
     out = tmp_path / "out"
 
-    def broken(items, label, total=None):
-        yield from list(items)[:1]
-        raise fault
-
     with monkeypatch.context() as patch:
-        for module in ("common", "webdataset", "hf"):
-            patch.setattr(f"palate.data.exports.{module}.track", broken)
+        break_off(patch, fault)
         with pytest.raises((KeyboardInterrupt, RunError)):
             export(shape, dataset, out)
+    if fault is not KeyboardInterrupt:
+        assert [path.name for path in tmp_path.iterdir()] == ["data"]
+        return
     assert [path.name for path in out.iterdir()] == ["run.json"]
-    assert json.loads((out / "run.json").read_text())["status"] in {"interrupted", "failed"}
+    assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
     left = out / ".data-000000.tmp0123abcd.tar"
     left.write_text("what a killed process leaves")
     folder = out / ".data.tmp0123abcd"

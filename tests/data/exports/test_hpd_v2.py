@@ -40,21 +40,24 @@ def names(count: int) -> st.SearchStrategy[list[str]]:
 @st.composite
 def ranking_records(draw: st.DrawFn) -> dict[str, Any]:
     """Agreed ranks and everyone's count from 0 or from 1; equal ranks and gaps may be there."""
-    count, start = draw(st.integers(2, 4)), draw(st.integers(0, 1))
-    ranks = st.lists(st.integers(start, start + 4), min_size=count, max_size=count)
+    count = draw(st.integers(2, 4))
+    ranks = st.integers(0, 1).flatmap(
+        lambda start: st.lists(st.integers(start, start + 4), min_size=count, max_size=count)
+    )
     agreed = draw(ranks)
-    if start == 0:
-        agreed[draw(st.integers(0, count - 1))] = 0
     record = {
         "prompt": draw(st.sampled_from(["p", "q"])),
         "image_path": draw(names(count)),
         "rank": agreed,
     }
     people = draw(st.lists(ranks, max_size=3))
-    if people:
-        record["raw_annotations"] = [
-            {"rank": own, "user_hash": draw(st.sampled_from(["ann", "ben", ""]))} for own in people
-        ]
+    if not people:
+        return record | draw(
+            st.sampled_from([{}, {"raw_annotations": []}, {"raw_annotations": None}])
+        )
+    record["raw_annotations"] = [
+        {"rank": own, "user_hash": draw(st.sampled_from(["ann", "ben", ""]))} for own in people
+    ]
     return record
 
 
@@ -83,6 +86,14 @@ def test_both_parts_come_back_as_they_were(train, test, tmp_path_factory) -> Non
         again = collect(hpd_v2(folder / "out" / name))
         assert again.choices.equals(part.choices)
         assert again.images.equals(part.images)
+
+
+def test_a_part_is_named_by_a_word_of_its_file(tmp_path: Path, read) -> None:
+    records = [{"human_preference": [1, 0], "prompt": "p", "file_path": ["a.jpg", "b.jpg"]}]
+    data = imported(tmp_path, "train_latest.json", records)
+    assert data.choices.column("choice").to_pylist() == ["hpd-v2/train/0"]
+    export_hpd_v2(data, tmp_path / "out", BARE)
+    assert read(tmp_path / "out" / "train_latest.json") == records
 
 
 def test_files_come_back_too(tmp_path: Path, make) -> None:

@@ -72,6 +72,14 @@ def test_real_ranks_stay_as_they_are(shared: Path, tmp_path: Path, read) -> None
     assert result == {"records": 466, "images": 0}
 
 
+def test_choices_of_other_sets_keep_ids_apart(make, read, tmp_path: Path) -> None:
+    keys = ["1", "image-reward/1", "image-reward/image-reward/1", "image-reward/2"]
+    data = make([Choice(key, "p", ("a", "b"), (1, 2)) for key in keys])
+    export_image_reward(data, tmp_path / "out")
+    ids = [row["id"] for row in read(tmp_path / "out" / "test.json")]
+    assert ids == ["1", "image-reward/1", "image-reward/image-reward/1", "2"]
+
+
 def test_files_have_the_names_of_the_keys(make, read, tmp_path: Path) -> None:
     data = make(
         [

@@ -101,6 +101,14 @@ def test_pairs_below_the_gap_are_left_out_and_ties_stay(tmp_path: Path):
     assert (found.report["too_close"], found.report["all_tied"]) == (1, 1)
 
 
+def test_a_gap_is_that_of_the_numbers_as_written():
+    report = Report(Faults("", allowed=False))
+    told = [Opinion("a.jpg", 0.1), Opinion("b.jpg", 0.3)]
+    settings = OpinionSettings(form="pairs", minimum_gap=0.2)
+    [pair] = opinion_choices("k/0", "p", "quality", told, settings, report)
+    assert (pair.ranks, report.counts) == ((2, 1), {})
+
+
 @pytest.mark.parametrize(
     ("form", "gap", "told"),
     [("groups", 0.5, "needs form 'pairs'"), ("pairs", -1.0, "expected 0 or more")],

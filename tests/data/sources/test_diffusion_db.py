@@ -230,6 +230,7 @@ def test_a_bad_row_is_named(tmp_path: Path, changes: dict[str, object], told: st
         ({"se": True}, "se is 'True'"),
         ({"st": 70_000}, "st is 70000"),
         ({"c": "7"}, "c is '7', expected a number"),
+        ({"c": 10**400}, "c is 10+, expected a finite number"),
         ({"p": None}, "p is 'None', expected a text"),
         ({"x": 1}, "unknown key 'x'"),
     ],
@@ -284,6 +285,30 @@ def test_an_image_that_comes_twice_is_refused(tmp_path: Path) -> None:
         write_import(diffusion_db(tmp_path / "db"), tmp_path / "out")
 
 
+def replaced(table: Path, name: str, column: pa.Array) -> None:
+    found = pq.read_table(table)
+    pq.write_table(found.set_column(found.schema.get_field_index(name), name, column), table)
+
+
+def test_a_column_of_another_kind_is_no_end_of_it(tmp_path: Path) -> None:
+    table = write_metadata(tmp_path, [fact(0), fact(1)])
+    replaced(table, "user_name", pa.array([b"ab", None]))
+    rows = images(collect(diffusion_db(table)))
+    assert json.loads(rows["0.png"].details or "")["user_name"] == "b'ab'"
+    replaced(table, "sampler", pa.array([[8], None]))
+    with pytest.raises(
+        DataError, match=r"2 of 2 rows .*sampler is \[8\], expected a number from 1"
+    ):
+        collect(diffusion_db(table))
+
+
+def test_a_prompt_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+    table = write_metadata(tmp_path, [fact(0), fact(1)])
+    replaced(table, "prompt", pa.array([b"fox", b"\xff"]).view(pa.string()))
+    with pytest.raises(DataError, match="holds a text after row 0 that is no UTF-8"):
+        collect(diffusion_db(table))
+
+
 def test_what_is_no_diffusion_db_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no folder such as part-000001"):
         diffusion_db(tmp_path)
@@ -312,5 +337,5 @@ def test_an_import_is_found_again_and_told_apart_by_its_files(tmp_path: Path) ->
 
 def test_the_data_set_may_not_replace_the_images(tmp_path: Path) -> None:
     write_part(tmp_path, 1, {"a.png": record(1)})
-    with pytest.raises(DataError, match="holds the images that are imported"):
+    with pytest.raises(DataError, match="holds files that are imported"):
         write_import(diffusion_db(tmp_path), tmp_path, overwrite=True)

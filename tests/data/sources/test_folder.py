@@ -107,6 +107,10 @@ def test_prompts_come_from_paths(tmp_path: Path) -> None:
             r"line 5: image 'fix\.png' is not in the folder; did you mean 'fox",
         ),
         (CSV + "fox.png,p,,\n", r"line 5: image 'fox\.png' was there before"),
+        (
+            "image,prompt\nno.png,p\nnot.png,p\n",
+            r"prompts\.csv: 2 of 2 rows cannot be used, first line 2",
+        ),
         (CSV.replace("7", "seven"), r"line 2: the seed of image 'fox\.png' is 'seven'"),
         ("name,prompt\nfox.png,p\n", "has no column 'image'; there are name, prompt"),
         ("image,prompt\nfox.png\n", "line 2: 1 cells, but the header has 2"),
@@ -129,6 +133,32 @@ def test_bad_lines_of_json_are_named(folder: Path) -> None:
     (folder / "prompts.jsonl").write_text("[1]")
     with pytest.raises(DataError, match=r"line 1: expected a JSON object, found '\[1\]'"):
         read_folder(folder)
+
+
+def test_a_generator_that_is_no_text_is_refused(folder: Path) -> None:
+    line = '{"image": "fox.png", "prompt": "p", "generator": 5}'
+    (folder / "prompts.jsonl").write_text(line)
+    with pytest.raises(
+        DataError, match=r"line 1: the generator of image 'fox\.png' is 5, expected"
+    ):
+        read_folder(folder)
+
+
+def test_spelling_is_looked_up_only_for_the_faults_that_are_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("difflib.get_close_matches", lambda key, keys, n: asked.append(key) or [])
+    names = [f"{k}.png" for k in range(40)]
+    (folder / "prompts.csv").write_text(CSV + "".join(f"{name},p,,\n" for name in names))
+    found = read_folder(folder, settings=FolderSettings(allow_errors=True))
+    assert asked == names[:5]
+    assert found.report["faults"]["count"] == 40
+    lines = [f'{{"images": ["fox.png", "{name}"], "best": 0}}\n' for name in names]
+    asked.clear()
+    with pytest.raises(DataError, match="40 of 40 rows cannot be used"):
+        choose(folder, "".join(lines))
+    assert asked == names[:5]
 
 
 def test_allowed_errors_are_left_out_and_counted(folder: Path) -> None:
@@ -230,6 +260,12 @@ def test_a_bad_choice_is_named_by_its_line(line, message, folder: Path) -> None:
     found = choose(folder, f"{good}\n{line}\n", allow_errors=True)
     assert len(found.choices) == 1
     assert found.report["faults"]["count"] == 1
+
+
+def test_a_rank_in_another_script_is_named(folder: Path) -> None:
+    text = "images,ranks\nfox.png|deep/owl.jpg,1|²\n"
+    with pytest.raises(DataError, match=r"line 2: ranks is \[1, '²'\], expected a list of whole"):
+        choose(folder, text, "choices.csv")
 
 
 def test_choices_without_a_usable_line_are_refused(folder: Path) -> None:

@@ -84,6 +84,31 @@ def test_ranks_from_zero_become_ranks_from_one(tmp_path: Path) -> None:
     assert [row.ranks for row in rows] == [(1, 2, 3), (2, 3, 2)]
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("train_latest", "train"), ("contest", "train"), ("test2", "test"), ("new-test_all", "test")],
+)
+def test_the_part_is_told_by_a_word_of_the_name(tmp_path: Path, name: str, part: str) -> None:
+    [row] = choices(write(tmp_path, f"{name}.json", [pair(0)]))
+    assert row.choice == f"hpd-v2/{part}/0"
+
+
+def test_what_an_export_needs_to_give_the_record_back_stays(tmp_path: Path) -> None:
+    people = [{"rank": [0, 1, 2], "user_hash": "ann"}]
+    records = [
+        ranking(0, raw_annotations=people),
+        ranking(1, raw_annotations=[]),
+        ranking(2, raw_annotations=None),
+    ]
+    told = [json.loads(row.details or "") for row in choices(write(tmp_path, "test.json", records))]
+    agreed = {"agreed": True, "rank": [1, 2, 3]}
+    assert told == [
+        {"agreed": False, "rank": [1, 2, 3], "from_zero": True},
+        agreed | {"raw_annotations": []},
+        agreed | {"raw_annotations": None},
+    ]
+
+
 def test_an_image_of_several_pairs_comes_once(tmp_path: Path) -> None:
     shared = pair(1, file_path=["00000002.jpg", "00000009.jpg"])
     found = collect(hpd_v2(write(tmp_path, "train.json", [pair(1), shared])))

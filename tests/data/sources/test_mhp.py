@@ -113,6 +113,12 @@ def test_a_bad_pair_is_named(tmp_path: Path, changes: dict[str, object], told: s
     assert len(choices(path, allow_errors=True)) == 4
 
 
+def test_the_id_of_a_pair_that_was_refused_stays_free(tmp_path: Path):
+    path = write(tmp_path, pair(0, id="x", choices={"overall": 7}), pair(1, id="x"))
+    rows = choices(path, allow_errors=True)
+    assert [row.choice.split("/")[2] for row in rows] == ["id-x"] * 4
+
+
 def test_a_line_that_is_cut_is_named(tmp_path: Path):
     path = write(tmp_path, pair(0))
     path.write_text(path.read_text() + '{"prompt": "p')

@@ -202,6 +202,43 @@ def test_a_folder_is_one_set_and_the_small_part_keeps_its_name(tmp_path: Path) -
     assert found.report["repeated_rows"] == 1
 
 
+def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    for number, name in enumerate("xy"):
+        write(tmp_path / name, [row(number, ranking_id=None)], "train.parquet")
+    told = {one.choice: one.source for one in choices(read(tmp_path))}
+    assert told == {
+        "pick-a-pic/x/train/0": "pick-a-pic/x/train.parquet",
+        "pick-a-pic/y/train/0": "pick-a-pic/y/train.parquet",
+    }
+    write(tmp_path / "y", [row(1, label_0=3.0)], "train.parquet")
+    with pytest.raises(DataError, match=r"y/train\.parquet, row 0: label_0"):
+        read(tmp_path)
+
+
+def test_a_row_that_was_refused_leaves_its_ranking_to_others(tmp_path: Path) -> None:
+    bad = row(0, image_1_uid="uid-0", user_id=None)
+    path = write(tmp_path, [bad, row(1, ranking_id=1000)])
+    found = read(path, allow_errors=True)
+    assert [one.choice for one in choices(found)] == ["pick-a-pic/1000"]
+    assert "rankings_with_another_answer" not in found.report
+    assert "without_user" not in found.report
+
+
+def test_users_and_urls_of_another_kind_are_no_end_of_it(tmp_path: Path) -> None:
+    path = write(tmp_path, [row(0)], leave_out={"user_id", "image_0_url"})
+    table = pq.read_table(path)
+    pq.write_table(
+        table.append_column("user_id", pa.array([17])).append_column(
+            "image_0_url", pa.array([["a", "b"]])
+        ),
+        path,
+    )
+    assert json.loads(images(read(path))["uid-0"].details or "") == {"url": "['a', 'b']"}
+    pq.write_table(table.append_column("user_id", pa.array([[17]])), path)
+    with pytest.raises(DataError, match=r"row 0: user_id is \[17\], expected a whole number"):
+        read(path)
+
+
 def test_images_are_written_as_they_are_in_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "in", [row(number) for number in range(3)])
     result = write_import(pick_a_pic(path), tmp_path / "out")

@@ -90,6 +90,24 @@ def test_pairs_follow_the_rule_one_by_one(rated, gap, images: Path, tmp_path: Pa
     assert {(row.annotator, row.dimension, *row.images): row.ranks for row in found} == expected
 
 
+@pytest.mark.parametrize(("low", "high"), [("0.1", "0.3"), ("1.1", "1.3"), ("0.7", "0.9")])
+def test_a_gap_is_that_of_the_numbers_as_written(low, high, images: Path, tmp_path: Path) -> None:
+    rows = [("u", "a.png", "x", low), ("u", "b.png", "x", high), ("u", "c.png", "x", f"{low}0")]
+    found = read(tmp_path, rows, form="pairs", minimum_gap=0.2)
+    assert [row.ranks for row in found] == [(2, 1), (1, 1), (1, 2)]
+    assert len(read(tmp_path, rows, form="pairs", minimum_gap=0.21)) == 1
+
+
+def test_many_prompts_give_keys_of_their_own(images: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    # the hashes of these two prompts have the same first eight digits
+    prompts = ["prompt 14944", "prompt 66623"] * 2
+    lines = [f"u,{key},{prompt},x,1" for prompt, key in zip(prompts, KEYS, strict=True)]
+    path.write_text("\n".join(["rater,image,prompt,dimension,value", *lines]))
+    found = read_ratings(path, images, settings=BASE)
+    assert len(set(found.choices.column("choice").to_pylist())) == 2
+
+
 def test_groups_cannot_have_a_gap() -> None:
     with pytest.raises(DataError, match="a minimum gap needs form 'pairs'"):
         RatingsSettings(prompt="prompt", minimum_gap=1.0)
@@ -97,6 +115,9 @@ def test_groups_cannot_have_a_gap() -> None:
         RatingsSettings(prompt="prompt", minimum_gap=-1.0, form="pairs")
     with pytest.raises(DataError, match="from a column or from a pattern"):
         RatingsSettings()
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(DataError, match=f"a minimum share of {share}, expected 0 to 1"):
+            RatingsSettings(prompt="prompt", minimum_share=share)
 
 
 TWICE = [("u", "a.png", "x", 1), ("u", "b.png", "x", 3), ("u", "a.png", "x", 5)]
@@ -110,7 +131,6 @@ def test_a_repeated_rating_counts_as_told(images: Path, tmp_path: Path) -> None:
     wanted = {
         "first": (("a.png", "b.png"), (2, 1)),
         "last": (("b.png", "a.png"), (2, 1)),
-        "mean": (("b.png", "a.png"), (1, 1)),
     }
     for rule, (shown, ranks) in wanted.items():
         (row,) = read(tmp_path, TWICE, repeats=rule)
@@ -120,10 +140,35 @@ def test_a_repeated_rating_counts_as_told(images: Path, tmp_path: Path) -> None:
 def test_images_without_a_file_are_refused_kept_or_dropped(images: Path, tmp_path: Path) -> None:
     rows = [("u", key, "x", k) for k, key in enumerate(KEYS[:3])]
     (images / "c.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 3 rated images are not in .*, first 'c\.png'"):
+    with pytest.raises(DataError, match=r"1 of 3 rated images are not in .*: 'c\.png'$"):
         read(tmp_path, rows)
     assert read(tmp_path, rows, missing_images="keep")[0].images == ("a.png", "b.png", "c.png")
     assert read(tmp_path, rows, missing_images="drop")[0].images == ("a.png", "b.png")
+
+
+def test_missing_images_are_counted_and_the_first_ten_are_named(
+    images: Path, tmp_path: Path
+) -> None:
+    lines = [f"u,{k:02}.png,p,x,{k}" for k in range(11)] + [f"u,{'x' * 300}.png,p,x,1"]
+    path = tmp_path / "ratings.csv"
+    path.write_text("\n".join(["rater,image,prompt,dimension,value", *lines]))
+    with pytest.raises(DataError, match=r"12 of 12 rated images are not in .*: '00.*'09\.png', …$"):
+        read_ratings(path, images, settings=BASE)
+
+
+def test_folders_are_looked_into_only_for_files_that_are_not_there(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = []
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: listed.append(path) or iterdir(path))
+    rows = [("u", key, "x", k) for k, key in enumerate(KEYS[:3])]
+    assert len(read(tmp_path, rows)[0].images) == 3
+    assert listed == []
+    for name in ("a", "b"):
+        (images / f"{name}.png").rename(images / f"{name}.JPG")
+    assert len(read(tmp_path, rows)[0].images) == 3
+    assert listed == [images]
 
 
 def test_a_file_may_have_another_suffix(images: Path, tmp_path: Path) -> None:
@@ -152,6 +197,17 @@ def test_unfinished_raters_are_named_and_may_be_left_out(images: Path, tmp_path:
     assert strict.report["unfinished_raters"]["left_out"] == 1
 
 
+def test_a_share_is_that_of_the_number_as_written(images: Path, tmp_path: Path) -> None:
+    for k in range(25):
+        (images / f"{k}.png").write_bytes((images / "a.png").read_bytes())
+    lines = [f"u,{k}.png,p,x,{k}" for k in range(25)] + [f"v,{k}.png,p,x,{k}" for k in range(7)]
+    path = tmp_path / "ratings.csv"
+    path.write_text("\n".join(["rater,image,prompt,dimension,value", *lines]))
+    # 0.28 of 25 is 7, but 7.000000000000001 in binary
+    found = read_ratings(path, images, settings=dataclasses.replace(BASE, minimum_share=0.28))
+    assert found.report["unfinished_raters"]["left_out"] == 0
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -160,6 +216,10 @@ def test_unfinished_raters_are_named_and_may_be_left_out(images: Path, tmp_path:
         ("u,a.png,p,x,nan", "line 3: the rating is 'nan', expected a number"),
         (",a.png,p,x,1", "line 3: rater is empty"),
         ("u,,p,x,1", "line 3: an empty image"),
+        ("u,../outside.png,p,x,1", r"line 3: the path '\.\./outside\.png' does not stay inside"),
+        ("u,/a.png,p,x,1", r"line 3: the path '/a\.png' does not stay inside"),
+        ("u,/,p,x,1", "line 3: the path '/' does not stay inside"),
+        ("u,a.png,p,x,1e999", "line 3: the rating is '1e999', expected a number"),
         ("u,b.png,q,x,1", r"line 3: image 'b\.png' had another prompt before, 'p'"),
         ("u,a.png,p,x", "line 3: 4 cells, but the header has 5"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,38 @@ def test_the_kind_of_table_makes_no_difference(tmp_path: Path, kind: str, suffix
     assert found.choices.column("ranks").to_pylist() == [[2, 1], [1, 1]]
     assert found.choices.column("annotator").to_pylist() == ["ann", "ben"]
     assert set(found.choices.column("prompt").to_pylist()) == {"a fox, red; and\tquick"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "xlsx"])
+def test_a_column_that_stands_there_twice_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"x.{kind}"
+    if kind == "csv":
+        path.write_text("a,b,a\n1,2,3\n")
+    elif kind == "jsonl":
+        path.write_text('{"a": 1, "b": 2, "a": 3}\n')
+    elif kind == "parquet":
+        pq.write_table(pa.table([["1"], ["2"], ["3"]], names=["a", "b", "a"]), path)
+    else:
+        openpyxl = pytest.importorskip("openpyxl", reason="workbooks need the extra sheets")
+        book = openpyxl.Workbook()
+        # columns without a name are none, and may be several
+        for line in [["a", None, "a", None], [1, 2, 3, 4]]:
+            book.active.append(line)
+        book.save(path)
+    with pytest.raises(DataError, match="twice"):
+        list(table_rows(path))
+
+
+def test_a_workbook_whose_sheet_is_cut_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("openpyxl", reason="workbooks need the extra sheets")
+    whole, cut = tmp_path / "whole.xlsx", tmp_path / "cut.xlsx"
+    keep("xlsx", whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(cut, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            target.writestr(name, data[:-100] if "sheet1.xml" in name else data)
+    with pytest.raises(DataError, match=r"cut\.xlsx: is no whole workbook"):
+        list(table_rows(cut))
 
 
 def test_the_header_says_what_separates(tmp_path: Path) -> None:

@@ -170,6 +170,15 @@ def test_an_image_keeps_everything_the_database_says(tmp_path: Path):
     assert "upscaled" not in json.loads(rows["2_a_cat_1.png"].details or "")
 
 
+def test_an_image_that_was_upscaled_twice_comes_once(tmp_path: Path):
+    more = "DROP TABLE upscales; CREATE TABLE upscales (iid INTEGER, method INTEGER);"
+    more += "INSERT INTO upscales VALUES (2, 7), (2, 8), (3, NULL);"
+    found = collect(simulacra(database(tmp_path, PEOPLE, more)))
+    rows = [json.loads(row.details or "") for row in to_rows(found.images, ImageRow)]
+    assert [row.get("upscaled", "not") for row in rows[:3]] == ["not", [7, 8], None]
+    assert (len(rows), found.report["upscaled"]) == (6, 2)
+
+
 def test_all_tied_and_missing_ratings_are_counted(tmp_path: Path):
     ratings = [(1, 1, 3, 1), (1, 2, 3, 1), (1, 3, None, 1)]
     found = collect(simulacra(database(tmp_path, ratings)))
@@ -187,6 +196,15 @@ def test_all_tied_and_missing_ratings_are_counted(tmp_path: Path):
         ("INSERT INTO ratings VALUES (1, 1, 'x', 1)", "rating 7: the rating is 'x'"),
         ("INSERT INTO ratings VALUES (1, 99, 3, 1)", "rating 7: its image 99 is not among"),
         ("INSERT INTO images VALUES (7, 0, 7)", "image 7: has no path"),
+        (
+            "INSERT INTO images VALUES (7, 0, x'00ff'); INSERT INTO paths VALUES (7, 'x.png')",
+            r"image 7: idx is b'\\x00\\xff', expected a number",
+        ),
+        (
+            "INSERT INTO images VALUES (7, 0, 7); INSERT INTO paths VALUES (7, 'x'), (7, 'y')",
+            "image 7: has 2 paths, expected one",
+        ),
+        ("INSERT INTO survey VALUES (1, 7, x'00')", r"survey 1: the rating is b'\\x00'"),
         ("INSERT INTO images VALUES (7, 99, 7)", "image 7: its generation 99 has no prompt"),
         (
             "INSERT INTO images VALUES (7, 0, 7); INSERT INTO paths VALUES (7, '../x.png')",

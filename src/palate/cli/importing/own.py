@@ -71,9 +71,7 @@ def folder(  # noqa: PLR0917 - typer makes options of them
     given = {"prompts": prompts, "choices": choices}
     inputs = {name: path for name, path in given.items() if path is not None}
     read = imported_source("folder", settings, inputs, imported, images)
-    run_import(
-        read, out, overwrite=overwrite, as_json=as_json, keep=[images, prompts, choices]
-    )
+    run_import(read, out, overwrite=overwrite, as_json=as_json, keep=[images, prompts, choices])
 
 
 @import_app.command("ratings")
@@ -175,9 +173,7 @@ def ratings(  # noqa: PLR0917 - typer makes options of them
     imported = read_ratings(table, images, prompts, settings)
     inputs = {"ratings": table} | ({} if prompts is None else {"prompts": prompts})
     source = imported_source("ratings", settings, inputs, imported, images)
-    run_import(
-        source, out, overwrite=overwrite, as_json=as_json, keep=[table, images, prompts]
-    )
+    run_import(source, out, overwrite=overwrite, as_json=as_json, keep=[table, images, prompts])
 
 
 def _ratings_settings(preset: str | None, given: dict[str, Any]) -> Any:

@@ -24,7 +24,7 @@ from palate.data.records import Choice
 from palate.data.sources.common import inside
 from palate.data.tables import Dataset, to_rows
 from palate.errors import DataError
-from palate.runs import RECORD, atomic_path, hash_path, start_run, track
+from palate.runs import RECORD, atomic_path, fresh_run, hash_path, track
 from palate.runs.files import remove
 
 Images = Literal["link", "copy", "none"]
@@ -327,27 +327,21 @@ def write_export(
 ) -> dict[str, Any]:
     """Run what writes a shape, with a run record; all files appear or none. Return its counts.
 
-    The same export again is not repeated. A folder that holds images of the data set is not
-    overwritten.
+    The same export again is not repeated. `overwrite` replaces a former export once the new one is
+    whole. A folder that holds images of the data set is not overwritten.
     """
     if overwrite and out.exists():
         _refuse_own_images(dataset, out)
     tables = {kind: dataset.folder / f"{kind}.parquet" for kind in ("images", "choices")}
     inputs: dict[str, Path | str] = {kind: path for kind, path in tables.items() if path.exists()}
-    was_there = out.exists()
-    try:
-        with start_run(f"data export {shape}", out, settings, inputs, overwrite=overwrite) as run:
-            if not run.finished:
-                _sweep(out)
-                places = Places(out)
-                with places.stack:
-                    result = write(places)
-                run.finish(result, files=places.names)
-            return run.result
-    except DataError:
-        if not was_there and out.is_dir():
-            shutil.rmtree(out)
-        raise
+    with fresh_run(f"data export {shape}", out, settings, inputs, overwrite=overwrite) as run:
+        if not run.finished:
+            _sweep(run.out)
+            places = Places(run.out)
+            with places.stack:
+                result = write(places)
+            run.finish(result, files=places.names)
+        return run.result
 
 
 def _refuse_own_images(dataset: Dataset, out: Path) -> None:

@@ -40,12 +40,12 @@ from palate.data.exports.common import (
     write_records,
 )
 from palate.data.records import Choice
+from palate.data.sources.hpd_v2 import Part, part_of
 from palate.data.tables import Dataset, to_rows
 
 _SHAPE: Final = "HPD v2"
 _KEY: Final = re.compile(r"(hpd-v2/(train|test)/[0-9]+)(/[0-9]+)?")
 Form = Literal["auto", "pairs", "rankings"]
-Part = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _sorted_parts(choices: Any, form: Form) -> dict[Part, tuple[Any, list[int]]]
 def _json_name(choices: Any, part: Part) -> str:
     """The name that the part was imported from, if the import reads it as that part again."""
     name = file_name(choices, "hpd-v2/", f"{part}.json")
-    return name if ("test" in Path(name).stem) == (part == "test") else f"{part}.json"
+    return name if part_of(name) == part else f"{part}.json"
 
 
 def _names(choices: Any, part: Part, files: dict[str, Path]) -> dict[str, str]:
@@ -228,15 +228,17 @@ def _ranking(group: list[Choice], names: dict[str, str], people: Anonymous) -> d
     ]
     ours = _KEY.fullmatch(first.choice) is not None
     agreed = _agreed(first) if ours else None
-    # the import adds 1 to all ranks of a record that counts from 0
-    shift = 1 if agreed is not None and min(agreed) == 0 else 0
+    facts = details_of(first) if agreed is not None else {}
+    # the import adds 1 to all ranks of a record where some count from 0
+    shift = int(facts.get("from_zero") is True)
     record = {
         "prompt": first.prompt,
         "image_path": [names[key] for key in first.images],
         "rank": agreed if agreed is not None else agreed_rank(ranks),
     }
-    if ours and len(group) == 1 and details_of(first).get("agreed") is True:
-        return record
+    if len(group) == 1 and facts.get("agreed") is True:
+        kept = {"raw_annotations": facts["raw_annotations"]} if "raw_annotations" in facts else {}
+        return record | kept
     record["raw_annotations"] = [
         {
             "rank": [rank - shift for rank in own],

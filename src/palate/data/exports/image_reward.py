@@ -38,7 +38,8 @@ def export_image_reward(
 ) -> dict[str, Any]:
     """Write all choices of one dimension as ImageReward's `test.json`; return the counts.
 
-    `id` is the key of the choice, without `image-reward/` where it was imported from there. An image
+    `id` is the key of the choice, without `image-reward/` where it was imported from there and no
+    other choice is called by the rest. An image
     is called by its key where that is the name of a file below a folder, else by a number. Raises
     `DataError` for missing image files, unless images are left out.
     """
@@ -73,9 +74,11 @@ def _names(choices: Any, files: dict[str, Path]) -> dict[str, str]:
 
 
 def _records(choices: Any, names: dict[str, str]) -> Iterator[dict[str, Any]]:
+    keys = set(choices.column("choice").to_pylist())
     for choice in to_rows(choices, Choice):
+        bare = choice.choice.removeprefix(_PREFIX)
         yield {
-            "id": choice.choice.removeprefix(_PREFIX),
+            "id": choice.choice if bare in keys else bare,
             "prompt": choice.prompt,
             "generations": [names[key] for key in choice.images],
             "ranking": list(choice.ranks),

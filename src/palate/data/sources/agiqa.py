@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from functools import partial
 from itertools import combinations
 from math import isfinite
@@ -123,8 +124,9 @@ def opinion_choices(
     for places in shown:
         own = [opinions[place] for place in places]
         means = [one.mean for one in own]
-        gap = max(means) - min(means)
-        if 0 < gap < settings.minimum_gap:
+        # as written: 0.3 is 0.2 more than 0.1, which it is not in binary
+        gap = Decimal(str(max(means))) - Decimal(str(min(means)))
+        if 0 < gap < Decimal(str(settings.minimum_gap)):
             report.count("too_close")
             continue
         if gap == 0:

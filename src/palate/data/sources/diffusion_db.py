@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -32,6 +33,7 @@ from palate.data.sources.common import (
     inside,
     require_keys,
 )
+from palate.data.sources.parquet import require_once
 from palate.data.sources.texts import read_text, require_columns, require_file
 from palate.errors import DataError
 from palate.runs import hash_text
@@ -62,9 +64,8 @@ _COLUMNS: Final = (
     *("image_name", "prompt", "part_id", "seed", "step", "cfg", "sampler", "width", "height"),
     *("user_name", "timestamp", "image_nsfw", "prompt_nsfw"),
 )
-_OWN_PLACE: Final = frozenset(_COLUMNS) - {
-    *("part_id", "user_name", "timestamp", "image_nsfw", "prompt_nsfw")
-}
+_MARKS: Final = ("image_nsfw", "prompt_nsfw")
+_OWN_PLACE: Final = frozenset(_COLUMNS) - {"part_id", "user_name", "timestamp", *_MARKS}
 _ROWS_AT_ONCE: Final = 20_000
 _UINT16: Final = 2**16 - 1
 _UINT32: Final = 2**32 - 1
@@ -171,12 +172,9 @@ class _Parts:
 
 def _listing(part: Path) -> str:
     """Hash the names, sizes and times of the files of a part."""
-    told = []
     with os.scandir(part) as found:
-        for one in found:
-            facts = one.stat()
-            told.append(f"{one.name} {facts.st_size} {facts.st_mtime_ns}")
-    return hash_text(*sorted(told))
+        facts = [(one.name, one.stat()) for one in found]
+    return hash_text(*sorted(f"{name} {one.st_size} {one.st_mtime_ns}" for name, one in facts))
 
 
 def _part_rows(path: Path, folders: list[Path], report: Report) -> Iterator[Row]:
@@ -284,7 +282,7 @@ def _metadata_rows(
             report.count("images_of_parts_not_there")
             yield Found(row)
         else:
-            yield Found(row, parts.base / f"part-{facts['part_id']:06}" / row.image)
+            yield Found(row, inside(parts.base / f"part-{facts['part_id']:06}", row.image))
 
 
 def _left_out(
@@ -308,14 +306,19 @@ def _facts(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
         with pq.ParquetFile(path) as file:
+            require_once(path, file.schema_arrow.names)
             require_columns(path, dict.fromkeys(file.schema_arrow.names), list(_COLUMNS))
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                 columns = {name: _plain(batch.column(name)) for name in batch.schema.names}
                 for values in zip(*columns.values(), strict=True):
                     yield dict(zip(columns, values, strict=True))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as fault:
+                number += len(batch)
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: holds a text after row {number:,} that is no UTF-8") from None
+    except (pa.ArrowException, OSError) as fault:
         raise DataError(f"{path}: is no whole Parquet file ({fault})") from None
 
 
@@ -341,15 +344,15 @@ def _metadata_image(facts: dict[str, Any]) -> Image:
         if not isinstance(facts[name], str):
             raise DataError(f"{name} is {facts[name]!r}, expected a text")
     sampler = facts["sampler"]
-    if sampler not in SAMPLERS:
+    if type(sampler) is not int or sampler not in SAMPLERS:
         raise DataError(f"sampler is {sampler!r}, expected a number from 1 to {len(SAMPLERS)}")
-    for name in ("image_nsfw", "prompt_nsfw"):
+    for name in _MARKS:
         facts[name] = _mark(name, facts[name])
     _whole("part_id", facts["part_id"], _UINT16)
     rest = {name: value for name, value in facts.items() if name not in _OWN_PLACE}
     # columns that the release does not have are kept too, as text if JSON has nothing like them
     details: dict[str, object] = {
-        name: value if isinstance(value, (str, int)) or name in _COLUMNS else str(value)
+        name: value if isinstance(value, (str, int)) or name in _MARKS else str(value)
         for name, value in rest.items()
         if value is not None
     }
@@ -389,6 +392,6 @@ def _whole(name: str, value: Any, high: int) -> int:
 
 
 def _finite(name: str, value: Any) -> float:
-    if isinstance(value, (int, float)) and math.isfinite(value):
+    if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max:
         return float(value)
     raise DataError(f"{name} is {value!r}, expected a finite number")

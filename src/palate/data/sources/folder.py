@@ -37,6 +37,7 @@ from palate.runs import track
 SIMULACRA: Final = r"(?P<grade>[^/]+)/(?P<id>\d+)_(?P<prompt>.+)_(?P<k>\d+)"
 """The layout of the Simulacra Aesthetic Captions samples: `good/7939_a_sloth_2.png`."""
 
+_SHOWN: Final = 5  # faults that are kept by name
 _PROMPT_FILES: Final = ("prompts.csv", "prompts.jsonl", "prompts.txt")
 _CHOICE_KEYS: Final = (
     "images",
@@ -181,19 +182,29 @@ def _from_file(
     path: Path, keys: Mapping[str, Path], settings: FolderSettings, faults: Faults
 ) -> dict[str, Image]:
     found: dict[str, Image] = {}
+    own = Faults(str(path), settings.allow_errors)
     for line, facts in _prompt_rows(path):
-        where = f"{path.name}, line {line}"
+        own.rows += 1
         key = str(facts.get("image"))
         if key not in keys:
-            faults.add(where, f"image {key!r} is not in the folder{_near(key, keys)}")
+            near = _near(key, keys, own)
+            own.add(f"line {line}", f"image {key!r} is not in the folder{near}")
         elif key in found:
-            faults.add(where, f"image {key!r} was there before")
+            own.add(f"line {line}", f"image {key!r} was there before")
         else:
             try:
                 found[key] = _image(key, facts, settings)
             except DataError as fault:
-                faults.add(where, str(fault))
+                own.add(f"line {line}", str(fault))
+    _settle(own, path, faults)
     return found
+
+
+def _settle(own: Faults, path: Path, faults: Faults) -> None:
+    """Raise for the faults of a file, whose lines are no images, or add them to those of the folder."""
+    own.settle()
+    faults.count += own.count
+    faults.examples += [f"{path.name}, {example}" for example in own.examples]
 
 
 def _prompt_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -221,6 +232,9 @@ def _image(key: str, facts: Mapping[str, Any], settings: FolderSettings) -> Imag
     prompt = facts["prompt"]
     if not isinstance(prompt, str):
         raise DataError(f"the prompt of image {key!r} is {prompt!r}, expected a text")
+    generator = facts.get("generator")
+    if generator is not None and not isinstance(generator, str):
+        raise DataError(f"the generator of image {key!r} is {generator!r}, expected a text")
     seed = facts.get("seed")
     try:
         number = None if seed is None or seed == "" else int(str(seed))
@@ -229,7 +243,7 @@ def _image(key: str, facts: Mapping[str, Any], settings: FolderSettings) -> Imag
     return Image(
         image=key,
         prompt=prompt,
-        generator=facts.get("generator") or settings.generator,
+        generator=generator or settings.generator,
         seed=number,
         details=json_text(rest),
     )
@@ -248,16 +262,14 @@ def _choices(
     for line, facts in rows:
         own.rows += 1
         try:
-            choice = _choice(line, facts, images, settings)
+            choice = _choice(line, facts, images, settings, own)
             _refuse_known(choice, found)
             found[choice.choice] = choice
         except DataError as fault:
             own.add(f"line {line}", str(fault))
-    own.settle()
+    _settle(own, path, faults)
     if not found:
         raise DataError(f"{path}: holds no choice that can be used")
-    faults.count += own.count
-    faults.examples += [f"{path.name}, {example}" for example in own.examples]
     return list(found.values())
 
 
@@ -274,12 +286,16 @@ def _listed(row: tuple[int, dict[str, str]]) -> tuple[int, dict[str, Any]]:
         facts["images"] = facts["images"].split("|")
     if "ranks" in facts:
         parts = facts["ranks"].split("|")
-        facts["ranks"] = [int(part) if part.strip().isdigit() else part for part in parts]
+        facts["ranks"] = [int(part) if part.strip().isdecimal() else part for part in parts]
     return line, facts
 
 
 def _choice(
-    line: int, facts: Mapping[str, Any], images: Mapping[str, Image], settings: FolderSettings
+    line: int,
+    facts: Mapping[str, Any],
+    images: Mapping[str, Image],
+    settings: FolderSettings,
+    faults: Faults,
 ) -> Choice:
     for name in facts:
         if name not in _CHOICE_KEYS:
@@ -292,7 +308,7 @@ def _choice(
         raise DataError(f"images is {shown!r}, expected a list of names")
     for key in shown:
         if key not in images:
-            raise DataError(f"image {key!r} is not among the images{_near(key, images)}")
+            raise DataError(f"image {key!r} is not among the images{_near(key, images, faults)}")
     details = facts.get("details", {})
     if not isinstance(details, dict):
         raise DataError(f"details is {details!r}, expected an object")
@@ -342,6 +358,9 @@ def _ranks(facts: Mapping[str, Any], shown: list[str]) -> tuple[int, ...]:
     raise DataError(f"best is {best!r}, expected the name or the position (from 0) of an image")
 
 
-def _near(key: str, keys: Mapping[str, object]) -> str:
+def _near(key: str, keys: Mapping[str, object], faults: Faults) -> str:
+    """What may have been meant, for the few faults that are shown: it is looked for among all keys."""
+    if faults.count >= _SHOWN:
+        return ""
     near = difflib.get_close_matches(key, keys, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -11,10 +11,11 @@ Names count from the folder `train/` or `test/`. The same image stands in severa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from palate.data.records import Choice, Image, json_text
 from palate.data.sources.common import (
@@ -36,6 +37,8 @@ from palate.errors import DataError
 CORRUPTED: Final = frozenset({"00006811.jpg", "00168743.jpg", "00331911.jpg", "00310087.jpg"})
 """Training images that do not open in the release; their choices stand, without the file."""
 
+Part = Literal["train", "test"]
+_TEST: Final = re.compile(r"(^|[^a-z])test([^a-z]|$)")
 _PATH_KEYS: Final = ("file_path", "image_path")
 
 
@@ -48,12 +51,21 @@ def hpd_v2(
     if there is none. Image keys are that folder's name and the name of the release (the two parts count
     from 0 both), so both parts fit into one data set. Faults name the record, by number from 0.
     """
-    part = "test" if "test" in path.stem else "train"
+    part = part_of(path.name)
     if images is None and (path.parent / part).is_dir():
         images = path.parent / part
     folder = image_folder(images, path)
     rows = partial(_rows, path, folder, part)
     return Source("hpd-v2", settings or SourceSettings(), {"records": path}, rows, folder)
+
+
+def part_of(name: str) -> Part:
+    """Return the part that a file holds: "test" where its name has that word, else "train".
+
+    >>> part_of("new_test.json"), part_of("train_latest.json")
+    ('test', 'train')
+    """
+    return "test" if _TEST.search(Path(name).stem) else "train"
 
 
 def _rows(path: Path, folder: Path, part: str, report: Report) -> Iterator[Row]:
@@ -129,6 +141,11 @@ def _ranking(record: Any, name: str, part: str, source: str) -> tuple[list[str],
     if not people:
         choices.append((name, agreed, None))
     zero = min(agreed) == 0 or any(min(ranks) == 0 for _, ranks, _ in choices)
+    facts: dict[str, object] = {"agreed": not people, "rank": agreed}
+    if zero:
+        facts["from_zero"] = True
+    if not people and "raw_annotations" in record:
+        facts["raw_annotations"] = record["raw_annotations"]
     return paths, [
         Choice(
             choice=key,
@@ -137,7 +154,7 @@ def _ranking(record: Any, name: str, part: str, source: str) -> tuple[list[str],
             ranks=tuple(rank + zero for rank in ranks),
             annotator=annotator,
             source=source,
-            details=json_text({"agreed": annotator is None, "rank": agreed}),
+            details=json_text(facts),
         )
         for key, ranks, annotator in choices
     ]

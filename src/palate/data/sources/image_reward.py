@@ -14,7 +14,6 @@ A prompt of ImageRewardDB gives four choices: "overall" by the rank, and "rating
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -117,7 +116,7 @@ class _Reading:
     keys: set[str] = field(default_factory=set)
     waiting: dict[str, _Group] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
-    places: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
+    places: dict[str, list[Path]] = field(default_factory=dict)
 
 
 def _rows(path: Path, files: list[Path], folder: Path, report: Report) -> Iterator[Row]:
@@ -384,21 +383,18 @@ def _file(name: str, reading: _Reading) -> Path:
     of the zip, or both.
     """
     whole = inside(reading.folder, name)
-    *folders, file = PurePosixPath(name.replace("\\", "/")).parts
-    for place in _places(tuple(folders), reading):
-        if os.path.isfile(found := f"{place}/{file}"):
-            return Path(found)
+    for place in _places(name.replace("\\", "/").rpartition("/")[0], reading):
+        if (found := place / whole.name).is_file():
+            return found
     return whole
 
 
-def _places(folders: tuple[str, ...], reading: _Reading) -> list[str]:
-    """The folders that are there, among those where an image of these folders may be."""
-    if folders not in reading.places:
-        ways = [
-            rest
-            for start in range(len(folders) + 1)
-            for rest in (folders[start:], folders[start:-1])
-        ]
-        wanted = dict.fromkeys(str(reading.folder.joinpath(*rest)) for rest in ways)
-        reading.places[folders] = [place for place in wanted if os.path.isdir(place)]
-    return reading.places[folders]
+def _places(above: str, reading: _Reading) -> list[Path]:
+    """The folders that are there, among those where an image of this folder may be."""
+    if above not in reading.places:
+        folders = PurePosixPath(above).parts
+        starts = range(len(folders) + 1)
+        ways = [rest for start in starts for rest in (folders[start:], folders[start:-1])]
+        wanted = dict.fromkeys(reading.folder.joinpath(*rest) for rest in ways)
+        reading.places[above] = [place for place in wanted if place.is_dir()]
+    return reading.places[above]

@@ -69,6 +69,9 @@ def _rows(path: Path, folder: Path, report: Report) -> Iterator[Row]:
         except DataError as fault:
             report.faults.add(f"line {line}", str(fault))
             continue
+        # the id of a line that was refused stays free
+        if record.get("id") is not None:
+            ids.add(key)
         for image in pair:
             if generators.setdefault(image.image, image.generator) != image.generator:
                 report.count("images_under_another_generator")
@@ -101,10 +104,10 @@ def _key(record: Mapping[str, Any], line: int, ids: set[str]) -> str:
     given = record.get("id")
     if given is None:
         return f"line-{line}"
-    if given in ids:
+    key = f"id-{given}"
+    if key in ids:
         raise DataError(f"id {given!r} was there before")
-    ids.add(given)
-    return f"id-{given}"
+    return key
 
 
 def _choices(record: Mapping[str, Any], key: str, source: str) -> list[Choice]:

@@ -62,6 +62,7 @@ def parquet_rows(
         # read ahead, a group of rows would be in memory several times: hundreds of images
         with pq.ParquetFile(path, buffer_size=_AT_ONCE, pre_buffer=False) as file:
             schema = file.schema_arrow
+            require_once(path, schema.names)
             require_columns(path, dict.fromkeys(schema.names), list(needed))
             names = [name for name in schema.names if _is_read(schema.field(name))]
             if report is not None:
@@ -80,6 +81,12 @@ def parquet_rows(
         raise DataError(
             f"{path}: is no whole Parquet file, it breaks off before row {number:,} ({reason})"
         ) from None
+
+
+def require_once(path: Path, header: list[str]) -> None:
+    """Raise `DataError` where a header has a column twice: one would hide the other."""
+    if len(set(header)) != len(header):
+        raise DataError(f"{path}: a column stands in the header twice: {', '.join(header)}")
 
 
 def _is_read(column: Any) -> bool:

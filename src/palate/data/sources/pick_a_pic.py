@@ -42,6 +42,7 @@ _NEEDED: Final = (
 _NAMES: Final = ("image_0_uid", "image_1_uid")
 _MUST: Final = ("caption", *_NAMES)
 _TEXTS: Final = (*_MUST, "model_0", "model_1", "best_image_uid")
+_TELLING: Final = ("image_0_uid", "image_1_uid", "label_0", "caption")
 _OF_THE_IMAGES: Final = ("image_0_url", "image_1_url", *PICTURES)
 _WITH_A_PLACE: Final = frozenset(_NEEDED + _OF_THE_IMAGES) - {"ranking_id"}
 _RANKS: Final = {(1, 0): (1, 2), (0, 1): (2, 1), (0.5, 0.5): (1, 1)}
@@ -81,12 +82,14 @@ def _rows(path: Path, files: list[Path], folder: Path | None, report: Report) ->
     report.faults.source = str(path)
     reading = _Reading(folder, report)
     for file in files:
-        prefix = f"{file.name}, " if path.is_dir() else ""
+        name = file.relative_to(path) if path.is_dir() else Path(file.name)
+        prefix = f"{name.as_posix()}, " if path.is_dir() else ""
+        source, stem = f"pick-a-pic/{name.as_posix()}", name.with_suffix("").as_posix()
         try:
             for number, row in parquet_rows(file, _NEEDED, report):
                 report.faults.rows += 1
                 try:
-                    yield from _read(row, number, file, reading)
+                    yield from _read(row, f"{stem}/{number}", source, reading)
                 except DataError as fault:
                     report.faults.add(f"{prefix}row {number}", str(fault))
         except DataError as fault:
@@ -94,10 +97,10 @@ def _rows(path: Path, files: list[Path], folder: Path | None, report: Report) ->
                 raise
             # what came before stands, and so do the other files
             report.faults.rows += 1
-            report.faults.add(file.name, str(fault))
+            report.faults.add(name.as_posix(), str(fault))
 
 
-def _read(row: Mapping[str, Any], number: int, file: Path, reading: _Reading) -> list[Row]:
+def _read(row: Mapping[str, Any], place: str, source: str, reading: _Reading) -> list[Row]:
     """The images of a row that did not come before, and its answer if there is one."""
     report = reading.report
     for name in _TEXTS:
@@ -110,8 +113,8 @@ def _read(row: Mapping[str, Any], number: int, file: Path, reading: _Reading) ->
             inside(reading.folder, row[name])
     if not isinstance(row["has_label"], bool):
         raise DataError(f"has_label is {row['has_label']!r}, expected true or false")
-    choice = _choice(row, number, file, reading) if row["has_label"] else None
-    found: list[Row] = [one for place in (0, 1) if (one := _found(row, place, reading)) is not None]
+    choice = _choice(row, place, source, reading) if row["has_label"] else None
+    found: list[Row] = [one for side in (0, 1) if (one := _found(row, side, reading)) is not None]
     if choice is None and not row["has_label"]:
         report.count("unlabelled")
     if row.get("are_different") is False:
@@ -119,11 +122,11 @@ def _read(row: Mapping[str, Any], number: int, file: Path, reading: _Reading) ->
     return found if choice is None else [*found, choice]
 
 
-def _found(row: Mapping[str, Any], place: int, reading: _Reading) -> Found | None:
+def _found(row: Mapping[str, Any], side: int, reading: _Reading) -> Found | None:
     """An image of a row, or None if its uid came before: then it is the same image."""
-    uid, url = row[f"image_{place}_uid"], row.get(f"image_{place}_url")
+    uid, url = row[f"image_{side}_uid"], _json(row.get(f"image_{side}_url"))
     # one number per image is all that is kept of it: half of it is the prompt, half the rest
-    prompt, rest = hash(row["caption"]) & _HALF, hash((row[f"model_{place}"], url)) & _HALF
+    prompt, rest = hash(row["caption"]) & _HALF, hash((row[f"model_{side}"], url)) & _HALF
     before = reading.images.get(uid)
     if before is not None:
         if before >> 32 != prompt:
@@ -135,12 +138,12 @@ def _found(row: Mapping[str, Any], place: int, reading: _Reading) -> Found | Non
     image = Image(
         uid,
         row["caption"],
-        generator=row[f"model_{place}"] or None,
-        details=json_text({} if url is None else {"url": _json(url)}),
+        generator=row[f"model_{side}"] or None,
+        details=json_text({} if url is None else {"url": url}),
     )
-    data = picture_bytes(row.get(PICTURES[place]))
+    data = picture_bytes(row.get(PICTURES[side]))
     file = None if data else _file(reading.folder, uid)
-    if data is None and file is None and PICTURES[place] in row:
+    if data is None and file is None and PICTURES[side] in row:
         reading.report.miss(uid)
     return Found(image, file, data)
 
@@ -153,16 +156,14 @@ def _file(folder: Path | None, uid: str) -> Path | None:
     return next((place for place in places if place.exists()), places[0])
 
 
-def _choice(row: Mapping[str, Any], number: int, file: Path, reading: _Reading) -> Choice | None:
+def _choice(row: Mapping[str, Any], place: str, source: str, reading: _Reading) -> Choice | None:
     """The answer of a row; None, and a count, if the same row came before."""
-    ranks = _ranks(row, reading.report)
-    key = _key(row, number, file, reading)
+    ranks, user, ranking = _ranks(row), _user(row["user_id"]), _ranking(row["ranking_id"])
+    told = hash((ranking, user, *(row[name] for name in _TELLING)))
+    key = _key(ranking, told, place, reading)
     if key is None:
         reading.report.count("repeated_rows")
         return None
-    user = _user(row["user_id"])
-    if user is None:
-        reading.report.count("without_user")
     facts = {
         name: value
         for name, value in row.items()
@@ -176,17 +177,28 @@ def _choice(row: Mapping[str, Any], number: int, file: Path, reading: _Reading) 
         images=(row["image_0_uid"], row["image_1_uid"]),
         ranks=ranks,
         annotator=user,
-        source=f"pick-a-pic/{file.name}",
+        source=source,
         details=json_text({name: _json(value) for name, value in facts.items()}),
     )
-    if ranks == (1, 1):
-        reading.report.count("ties")
-        if row["best_image_uid"] == "none":
-            reading.report.count("ties_marked_none")
+    # only now: a row that is refused leaves its ranking to others
+    _remember(ranking, told, reading)
+    _count(choice, row["best_image_uid"], reading.report)
     return choice
 
 
-def _ranks(row: Mapping[str, Any], report: Report) -> tuple[int, int]:
+def _count(choice: Choice, best: str | None, report: Report) -> None:
+    if choice.annotator is None:
+        report.count("without_user")
+    if choice.ranks != (1, 1):
+        if not best:
+            report.count("without_best_image_uid")
+        return
+    report.count("ties")
+    if best == "none":
+        report.count("ties_marked_none")
+
+
+def _ranks(row: Mapping[str, Any]) -> tuple[int, int]:
     """Ranks by the labels; `best_image_uid` must not say otherwise, but may say nothing."""
     labels, best = (row["label_0"], row["label_1"]), row["best_image_uid"]
     plain = all(isinstance(label, (int, float)) for label in labels)
@@ -202,35 +214,40 @@ def _ranks(row: Mapping[str, Any], report: Report) -> tuple[int, int]:
             raise DataError(f"best_image_uid is {best!r}, but the labels are a tie")
         return ranks
     winner = uids[ranks.index(1)]
-    if not best:
-        report.count("without_best_image_uid")
-    elif best != winner:
+    if best and best != winner:
         raise DataError(f"best_image_uid is {best!r}, but the labels prefer {winner!r}")
     return ranks
 
 
-def _key(row: Mapping[str, Any], number: int, file: Path, reading: _Reading) -> str | None:
+def _ranking(value: Any) -> int | None:
+    ranking = _whole(value)
+    if ranking is None and value is not None:
+        raise DataError(f"ranking_id is {value!r}, expected a whole number")
+    return ranking
+
+
+def _key(ranking: int | None, told: int, place: str, reading: _Reading) -> str | None:
     """The key of an answer: its ranking, with file and row where another answer has the same one.
 
     None if the same answer came before: parts of the release overlap.
     """
-    own = f"{file.stem}/{number}"
-    ranking = _whole(row["ranking_id"])
     if ranking is None:
-        if row["ranking_id"] is not None:
-            raise DataError(f"ranking_id is {row['ranking_id']!r}, expected a whole number")
-        reading.report.count("without_ranking_id")
-        return f"pick-a-pic/{own}"
-    names = ("image_0_uid", "image_1_uid", "label_0", "user_id", "caption")
-    told = hash((ranking, *(row[name] for name in names)))
+        return f"pick-a-pic/{place}"
     if ranking not in reading.rankings:
-        reading.rankings[ranking] = told
         return f"pick-a-pic/{ranking}"
     if told == reading.rankings[ranking] or told in reading.others:
         return None
-    reading.others.add(told)
-    reading.report.count("rankings_with_another_answer")
-    return f"pick-a-pic/{ranking}/{own}"
+    return f"pick-a-pic/{ranking}/{place}"
+
+
+def _remember(ranking: int | None, told: int, reading: _Reading) -> None:
+    if ranking is None:
+        reading.report.count("without_ranking_id")
+    elif ranking not in reading.rankings:
+        reading.rankings[ranking] = told
+    else:
+        reading.others.add(told)
+        reading.report.count("rankings_with_another_answer")
 
 
 def _whole(value: Any) -> int | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from itertools import combinations
 from math import isfinite
 from pathlib import Path
@@ -26,6 +27,7 @@ from palate.data.sources.common import (
     Imported,
     MissingImages,
     describe_image,
+    inside,
 )
 from palate.data.sources.folder import compile_pattern
 from palate.data.sources.sheets import table_rows
@@ -33,6 +35,8 @@ from palate.data.sources.texts import require_columns
 from palate.data.tables import to_table
 from palate.errors import DataError
 from palate.runs import hash_text
+
+_FIRST: Final = 10
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class RatingsSettings:
     higher_is_better: bool = True
     form: Literal["groups", "pairs"] = "groups"
     minimum_gap: float = 0.0
-    repeats: Literal["fail", "first", "last", "mean"] = "fail"
+    repeats: Literal["fail", "first", "last"] = "fail"
     missing_images: MissingImages = "fail"
     minimum_share: float = 0.0
     allow_errors: bool = False
@@ -68,7 +72,9 @@ class RatingsSettings:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        """Refuse a gap that no ranking can hold."""
+        """Refuse a gap that no ranking can hold, and a share that is none."""
+        if not 0 <= self.minimum_share <= 1:
+            raise DataError(f"a minimum share of {self.minimum_share}, expected 0 to 1")
         if self.minimum_gap < 0 or not isfinite(self.minimum_gap):
             raise DataError(f"a minimum gap of {self.minimum_gap}, expected 0 or more")
         if self.minimum_gap and self.form == "groups":
@@ -97,13 +103,13 @@ AVT: Final = RatingsSettings(
 
 @dataclass(frozen=True, slots=True)
 class _Rating:
-    """One rating: its line, who, what and how much."""
+    """One rating: its line, who, what and how much, exactly as written: 0.3 is 0.2 more than 0.1."""
 
     line: int
     rater: str
     image: str
     dimension: str
-    value: float
+    value: Decimal
 
 
 def read_ratings(
@@ -119,8 +125,9 @@ def read_ratings(
     if not images.is_dir():
         raise DataError(f"{images}: is no folder of images")
     faults = Faults(str(path), settings.allow_errors)
-    found: dict[str, tuple[Image, str]] = {}
-    ratings = list(_ratings(path, _Prompts(settings, prompts), found, settings, faults))
+    found: dict[str, tuple[Image, Path]] = {}
+    cells = _Cells(images, settings, prompts)
+    ratings = list(_ratings(path, cells, found, settings, faults))
     faults.settle()
     if not ratings:
         raise DataError(f"{path}: holds no rating that can be used")
@@ -137,10 +144,11 @@ def read_ratings(
     return Imported(to_table(rows.values(), "images"), to_table(choices, "choices"), report)
 
 
-class _Prompts:
+class _Cells:
     """What an image's cell says of its prompt, its generator and its file."""
 
-    def __init__(self, settings: RatingsSettings, path: Path | None) -> None:
+    def __init__(self, folder: Path, settings: RatingsSettings, path: Path | None) -> None:
+        self.folder = folder
         self.settings = settings
         self.texts: dict[str, str] = {}
         self.pattern = None
@@ -161,11 +169,12 @@ class _Prompts:
                 raise DataError(f"{path}, line {line}: {key!r} was there before")
             self.texts[key] = cells[settings.prompt_text].strip()
 
-    def image(self, cells: Mapping[str, str]) -> tuple[Image, str]:
-        """Return the row of an image, still without its file, and the file's name."""
+    def image(self, cells: Mapping[str, str]) -> tuple[Image, Path]:
+        """Return the row of an image, still without its file, and where the file should be."""
         cell = cells[self.settings.image]
         if self.pattern is None:
-            return Image(cell, cells[str(self.settings.prompt)]), cell
+            row = Image(cell, cells[str(self.settings.prompt)])
+            return row, inside(self.folder, cell)
         match = self.pattern.fullmatch(cell)
         if match is None:
             raise DataError(f"image {cell!r} does not match the pattern")
@@ -177,13 +186,13 @@ class _Prompts:
         file = groups.get("file") or cell
         facts: dict[str, object] = {} if key is None else {"prompt_id": key}
         row = Image(file, prompt, generator=groups.get("generator"), details=json_text(facts))
-        return row, file
+        return row, inside(self.folder, file)
 
 
 def _ratings(
     path: Path,
-    prompts: _Prompts,
-    found: dict[str, tuple[Image, str]],
+    known: _Cells,
+    found: dict[str, tuple[Image, Path]],
     settings: RatingsSettings,
     faults: Faults,
 ) -> Iterator[_Rating]:
@@ -193,7 +202,7 @@ def _ratings(
         require_columns(path, cells, wanted)
         faults.rows += 1
         try:
-            image, file = prompts.image(cells)
+            image, file = known.image(cells)
             value = _number(cells[settings.value])
             if not cells[settings.rater]:
                 faults.add(f"line {line}", f"{settings.rater} is empty")
@@ -207,14 +216,20 @@ def _ratings(
         yield _Rating(line, cells[settings.rater], image.image, dimension, value)
 
 
-def _number(cell: str) -> float:
+def _number(cell: str) -> Decimal:
     try:
-        value = float(cell)
-    except ValueError:
-        value = float("nan")
-    if not isfinite(value):
+        value = Decimal(cell)
+    except InvalidOperation:
+        value = Decimal("nan")
+    # 1e999 is too large for what the tables hold
+    if not (value.is_finite() and isfinite(float(value))):
         raise DataError(f"the rating is {cell!r}, expected a number")
     return value
+
+
+def _exact(number: float) -> Decimal:
+    """The number that a person wrote, 0.2 and not what is nearest to it in binary."""
+    return Decimal(str(number))
 
 
 def _same_prompt(before: Image, now: Image) -> None:
@@ -224,7 +239,7 @@ def _same_prompt(before: Image, now: Image) -> None:
 
 def _files(
     path: Path,
-    found: Mapping[str, tuple[Image, str]],
+    found: Mapping[str, tuple[Image, Path]],
     folder: Path,
     settings: RatingsSettings,
     faults: Faults,
@@ -232,8 +247,9 @@ def _files(
     """Find the file of every image; give the rows to keep, and the names without a file."""
     rows: dict[str, Image] = {}
     missing = []
-    for key, (image, name) in found.items():
-        file = _locate(folder, name)
+    stems: dict[Path, dict[str, list[Path]]] = {}
+    for key, (image, place) in found.items():
+        file = place if _is_there(place) else _other_suffix(folder, place, stems)
         if file is None:
             missing.append(key)
             if settings.missing_images == "keep":
@@ -246,20 +262,32 @@ def _files(
             rows[key] = row
     if missing and settings.missing_images == "fail":
         raise DataError(
-            f"{path}: {len(missing)} of {len(found)} rated images are not in {folder}, "
-            f"first {missing[0]!r}"
+            f"{path}: {len(missing):,} of {len(found):,} rated images are not in {folder}: "
+            + ", ".join(map(repr, missing[:_FIRST]))
+            + (", …" if len(missing) > _FIRST else "")
         )
     return rows, missing
 
 
-def _locate(folder: Path, name: str) -> Path | None:
-    """Find an image by its name, or by its name with another image suffix."""
-    exact = folder / name
-    if exact.is_file():
-        return exact
-    others = [exact.with_suffix(suffix) for suffix in sorted(SUFFIXES)]
-    there = [other for other in others if other.is_file()]
+def _is_there(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def _other_suffix(
+    folder: Path, place: Path, stems: dict[Path, dict[str, list[Path]]]
+) -> Path | None:
+    """Find an image by its name with another image suffix; a folder is listed once."""
+    if place.parent not in stems:
+        listed = stems.setdefault(place.parent, {})
+        for one in sorted(place.parent.iterdir()) if place.parent.is_dir() else []:
+            if one.suffix.lower() in SUFFIXES and one.is_file():
+                listed.setdefault(one.stem, []).append(one)
+    there = stems[place.parent].get(place.stem, [])
     if len(there) > 1:
+        name = place.relative_to(folder).as_posix()
         raise DataError(f"{folder}: {name!r} may be {there[0].name} or {there[1].name}")
     return there[0] if there else None
 
@@ -282,17 +310,9 @@ def _once(path: Path, ratings: list[_Rating], rule: str) -> tuple[list[_Rating],
         + ", ".join(f"{rating.value:g}" for rating in same)
         for same in again
     ]
-    kept = [_kept(same, rule) for same in own.values()]
+    kept = [same[0 if rule == "first" else -1] for same in own.values()]
     kept.sort(key=lambda rating: rating.line)
     return kept, {"count": len(again), "rule": rule, "cases": told[:20]}
-
-
-def _kept(same: list[_Rating], rule: str) -> _Rating:
-    if rule == "mean":
-        last = same[-1]
-        mean = sum(rating.value for rating in same) / len(same)
-        return _Rating(last.line, last.rater, last.image, last.dimension, mean)
-    return same[0 if rule == "first" else -1]
 
 
 def _finished(
@@ -302,7 +322,8 @@ def _finished(
     rated: dict[str, set[str]] = {}
     for rating in ratings:
         rated.setdefault(rating.rater, set()).add(rating.image)
-    dropped = {rater for rater, own in rated.items() if len(own) < share * images}
+    least = _exact(share) * images
+    dropped = {rater for rater, own in rated.items() if len(own) < least}
     unfinished = {rater: len(own) for rater, own in rated.items() if len(own) < images}
     report = {"count": len(unfinished), "left_out": len(dropped), "images_rated": unfinished}
     return [rating for rating in ratings if rating.rater not in dropped], report
@@ -316,6 +337,7 @@ def _all_choices(
         key = (rating.dimension, rows[rating.image].prompt, rating.rater)
         answers.setdefault(key, []).append(rating)
     counts = {"single": 0, "too_close": 0, "all_tied": 0}
+    least = _exact(settings.minimum_gap)
     choices = []
     for own in answers.values():
         if len(own) < 2:
@@ -324,7 +346,7 @@ def _all_choices(
         shown = combinations(own, 2) if settings.form == "pairs" else [tuple(own)]
         for rated in shown:
             gap = max(r.value for r in rated) - min(r.value for r in rated)
-            if 0 < gap < settings.minimum_gap:
+            if 0 < gap < least:
                 counts["too_close"] += 1
                 continue
             counts["all_tied"] += gap == 0
@@ -339,7 +361,7 @@ def _choice(
     levels = sorted(set(values), reverse=settings.higher_is_better)
     first = rated[0]
     prompt = rows[first.image].prompt
-    key = f"{name}/{first.dimension}/{hash_text(prompt)[:8]}/{first.rater}"
+    key = f"{name}/{first.dimension}/{hash_text(prompt)[:16]}/{first.rater}"
     if settings.form == "pairs":
         key += "/" + "~".join(rating.image for rating in rated)
     return Choice(
@@ -350,5 +372,5 @@ def _choice(
         dimension=first.dimension,
         annotator=first.rater,
         source=name,
-        details=json_text({"ratings": values}),
+        details=json_text({"ratings": [float(value) for value in values]}),
     )

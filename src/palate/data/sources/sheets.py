@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from palate.data.sources.parquet import parquet_rows
+from palate.data.sources.parquet import parquet_rows, require_once
 from palate.data.sources.texts import csv_rows, json_lines, text_lines
 from palate.errors import DataError, MissingExtraError
 
@@ -58,18 +58,26 @@ def sheet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except Exception as fault:  # noqa: BLE001 - openpyxl raises what zip, XML and its own code raise
         raise DataError(f"{path}: is no workbook, or a damaged one ({fault})") from None
     try:
-        rows: Iterable[tuple[Any, ...]] = book.worksheets[0].iter_rows(values_only=True)
         header: list[str] = []
-        for line, cells in enumerate(rows, start=1):
+        for line, cells in enumerate(_sheet_cells(path, book), start=1):
             if all(cell is None for cell in cells):
                 continue
             if not header:
                 header = ["" if cell is None else str(cell) for cell in cells]
+                require_once(path, [name for name in header if name])
                 continue
             # cells below no header are no columns
             yield line, {name: cell for name, cell in zip(header, cells, strict=False) if name}
     finally:
         book.close()
+
+
+def _sheet_cells(path: Path, book: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield the cells of the first sheet, line by line; its XML is read only now."""
+    try:
+        yield from book.worksheets[0].iter_rows(values_only=True)
+    except Exception as fault:  # noqa: BLE001 - as above
+        raise DataError(f"{path}: is no whole workbook ({fault})") from None
 
 
 _READERS: Final[dict[str, Callable[[Path], Iterator[tuple[int, dict[str, Any]]]]]] = {

@@ -60,10 +60,11 @@ _TABLES: Final[dict[str, set[str]]] = {
 }
 _IMAGES: Final = """
     SELECT i.id AS id, i.gid AS gid, i.idx AS idx, p.path AS path, g.sid AS sid, g.method AS method,
-           g.prompt AS prompt, g.verified AS verified, u.method AS upscaled, u.iid AS upscale,
+           g.prompt AS prompt, g.verified AS verified, p.number AS paths, u.told AS upscaled,
            r.told AS ratings
-    FROM images i LEFT JOIN generations g ON g.id = i.gid LEFT JOIN paths p ON p.iid = i.id
-    LEFT JOIN upscales u ON u.iid = i.id
+    FROM images i LEFT JOIN generations g ON g.id = i.gid
+    LEFT JOIN (SELECT iid, path, count(*) AS number FROM paths GROUP BY iid) p ON p.iid = i.id
+    LEFT JOIN (SELECT iid, json_group_array(method) AS told FROM upscales GROUP BY iid) u ON u.iid = i.id
     LEFT JOIN (SELECT iid, json_group_array(json_array(sid, rating, verified)) AS told
                FROM ratings GROUP BY iid) r ON r.iid = i.id
     ORDER BY i.gid, i.idx, i.id"""
@@ -182,6 +183,10 @@ def _surveys(database: sqlite3.Connection, report: Report) -> dict[int, list[int
     """Return the answers of every survey by its number; those with more than 20 are known to be broken."""
     found: dict[int, list[int]] = {}
     for row in database.execute("SELECT id, rating FROM survey ORDER BY id, qid"):
+        if isinstance(row["rating"], bytes):
+            told = f"the rating is {row['rating'][:20]!r}, expected a number"
+            report.faults.add(f"survey {row['id']}", told)
+            continue
         found.setdefault(row["id"], []).append(row["rating"])
     report.count("surveys", len(found))
     report.count("surveys_of_more_than_20_answers", sum(len(own) > 20 for own in found.values()))
@@ -195,20 +200,32 @@ def _images(
         report.faults.rows += 1
         try:
             file = _file(row, folder, seen)
+            facts = _facts(row)
         except DataError as fault:
             report.faults.add(f"image {row['id']}", str(fault))
             continue
         seen.add(row["path"])
-        facts: dict[str, object] = {"id": row["id"], "generation": row["gid"], "index": row["idx"]}
-        facts |= {"method": row["method"], "author": row["sid"], "verified": row["verified"]}
-        if row["upscale"] is not None:
+        if "upscaled" in facts:
             report.count("upscaled")
-            facts["upscaled"] = row["upscaled"]
-        if row["ratings"] is not None:
-            facts["ratings"] = json.loads(row["ratings"])
         generator = METHODS.get(row["method"], f"method {row['method']}")
         image = Image(row["path"], row["prompt"], generator=generator, details=json_text(facts))
         yield Found(image, file)
+
+
+def _facts(row: Any) -> dict[str, object]:
+    """Return the details of an image. Raises `DataError` for bytes, which no JSON holds."""
+    names = {"id": "id", "gid": "generation", "idx": "index", "method": "method"}
+    names |= {"sid": "author", "verified": "verified"}
+    for column in names:
+        if isinstance(row[column], bytes):
+            raise DataError(f"{column} is {row[column][:20]!r}, expected a number")
+    facts: dict[str, object] = {name: row[column] for column, name in names.items()}
+    if row["upscaled"] is not None:
+        methods = json.loads(row["upscaled"])
+        facts["upscaled"] = methods[0] if len(methods) == 1 else methods
+    if row["ratings"] is not None:
+        facts["ratings"] = json.loads(row["ratings"])
+    return facts
 
 
 def _file(row: Any, folder: Path, seen: set[str]) -> Path:
@@ -217,6 +234,8 @@ def _file(row: Any, folder: Path, seen: set[str]) -> Path:
         raise DataError(f"its generation {row['gid']} has no prompt")
     if not isinstance(row["path"], str) or not row["path"]:
         raise DataError("has no path")
+    if row["paths"] > 1:
+        raise DataError(f"has {row['paths']} paths, expected one")
     if row["path"] in seen:
         raise DataError(f"the path {row['path']!r} was there before")
     return inside(folder, row["path"])

@@ -27,6 +27,7 @@ from palate.runs import hash_text
 CHOICES_MEMBER: Final = "__palate__/choices.jsonl"
 """The file of the last tar that holds all choices."""
 
+_MAX_TEXT: Final = 16 << 20
 _SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OWN: Final = frozenset({"image", "prompt", "generator", "seed", "settings", "details"})
 _PROMPTS: Final = ("prompt", "caption")
@@ -141,8 +142,8 @@ class _Sample:
             self.other += 1
         elif ending in self.files:
             self.fault = f"has two files .{ending}"
-        elif member.facts.size > MAX_BYTES:
-            self.fault = f"has {member.facts.size:,} bytes in .{ending}, the limit is {MAX_BYTES:,}"
+        elif member.facts.size > (limit := MAX_BYTES if f".{ending}" in SUFFIXES else _MAX_TEXT):
+            self.fault = f"has {member.facts.size:,} bytes in .{ending}, the limit is {limit:,}"
         else:
             self.files[ending] = member.open().read()
 
