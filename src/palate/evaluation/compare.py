@@ -68,6 +68,7 @@ class Comparison:
             "difference": self.difference.to_dict(),
             "win_rate": self.win_rate.to_dict(),
             "left_out": self.left_out,
+            "prompts_needed": prompts_needed(self),
             "settings": asdict(self.settings),
         }
 
@@ -117,6 +118,22 @@ def compare_scores(a: Any, b: Any, settings: CompareSettings | None = None) -> C
         left_out=left_out + len(failed),
         settings=settings,
     )
+
+
+def prompts_needed(found: Comparison, power: float = 0.8) -> int | None:
+    """Prompts at which a difference as large as this one is found with this power; None at no difference.
+
+    The standard error, taken from the width of the interval, shrinks with the square root of the number of
+    prompts: n · ((z of the level + z of the power) · error / difference)².
+    """
+    from scipy.special import ndtri
+
+    its = found.difference.estimate
+    if not its.value or not np.isfinite(its.high - its.low) or its.high == its.low:
+        return None
+    level = float(ndtri((1 + its.bootstrap.level) / 2))
+    error = (its.high - its.low) / (2 * level)
+    return int(np.ceil(its.clusters * ((level + float(ndtri(power))) * error / its.value) ** 2))
 
 
 def _one_dimension(scores: Any, wanted: str | None) -> Any:

@@ -1,0 +1,238 @@
+"""Answers as items and people: the same question put to several people, ready for agreement.
+
+A choices table has one row per answer. Agreement needs to know which answers are to the same question:
+the same prompt, the same dimension and the same set of images, in whatever order they were shown.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from palate.data.audit.columns import mixed, names, numbered, sums_of
+from palate.data.checks import list_lengths
+from palate.data.duels import pair_index
+from palate.data.records import Choice
+from palate.data.tables import to_rows
+from palate.errors import DataError
+from palate.stats.opinions import _numbers
+
+__all__ = ["TIE", "Answers", "best_answers", "pair_answers", "rating_answers"]
+
+TIE: Final = 0.5
+"""The value of a pair that a person does not put in order."""
+
+Numbers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """Answers in long form: columns of one length, one entry per answer of one person to one item.
+
+    `items`, `prompts` and `raters` are numbers; `raters` is -1 where the person is unknown, and points
+    into `people` elsewhere. `values` is what was answered, in the way `kind` says: "pair" (1 where the
+    image with the lower key is better, 0 where the other is, 0.5 for a tie), "best" (the place of the
+    best image when the images are sorted by key, from 0) or "rating" (the number given). `options` is
+    how many answers there were to choose from, 0 for ratings. `left_out` counts what has no value,
+    `repeats` further answers by the same person to the same item.
+    """
+
+    items: Numbers
+    values: Floats
+    raters: Numbers
+    prompts: Numbers
+    options: Numbers
+    people: tuple[str, ...]
+    kind: str
+    left_out: int
+    repeats: int
+
+    def __len__(self) -> int:
+        """Return the number of answers."""
+        return len(self.items)
+
+    def without_ties(self) -> Answers:
+        """Return the answers that decide; ties of pairs count as left out."""
+        if self.kind != "pair":
+            return self
+        return self._where(self.values != TIE)
+
+    def _where(self, kept: NDArray[np.bool_]) -> Answers:
+        return replace(
+            self,
+            items=self.items[kept],
+            values=self.values[kept],
+            raters=self.raters[kept],
+            prompts=self.prompts[kept],
+            options=self.options[kept],
+            left_out=self.left_out + int((~kept).sum()),
+        )
+
+
+def pair_answers(choices: Any, *, dimension: str | None = None, same_set: bool = True) -> Answers:
+    """Take choices apart into pairs of images; an item is one pair as people judged it.
+
+    `choices` is a table and `dimension` keeps one of its dimensions (None: all, each with items of its
+    own). With `same_set`, people judged the same pair only if the whole set of images that they saw was
+    the same; without, a pair is the same in any company. Of several answers by one person to one item
+    that with the lowest choice key counts. Raises `DataError` where no choice is left.
+    """
+    table = _Coded(_of(choices, dimension))
+    group, first, second = pair_index(table.lengths)
+    left, right = table.starts[group] + first, table.starts[group] + second
+    swapped = table.place[left] > table.place[right]
+    left, right = np.where(swapped, right, left), np.where(swapped, left, right)
+    values: Floats = (np.sign(table.ranks[right] - table.ranks[left]) + 1) * 0.5
+    codes = [table.prompt, table.dimension, *([table.image_set] if same_set else [])]
+    keys = [code[group] for code in codes]
+    items = _joint([*keys, table.place[left], table.place[right]])
+    return table.answers("pair", group, items, values, np.full(len(group), 2), 0)
+
+
+def best_answers(choices: Any, *, dimension: str | None = None) -> Answers:
+    """Take the best image of every choice; an item is a prompt, a dimension and a set of images.
+
+    Choices that put several images first name no best one: they are left out and counted. The places
+    that stand for the images are arbitrary, so by chance two people name the same image once in
+    `options` answers; a coefficient that is corrected for the shares of its categories says no more.
+    """
+    table = _Coded(_of(choices, dimension))
+    owner = np.repeat(np.arange(len(table.lengths)), table.lengths)
+    best = table.ranks == np.minimum.reduceat(table.ranks, table.starts)[owner]
+    alone = np.bincount(owner[best], minlength=len(table.lengths)) == 1
+    chosen = np.flatnonzero(best & alone[owner])
+    rows = owner[chosen]
+    # the place among the images of the choice, sorted by key
+    order = np.lexsort((table.place, owner))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - table.starts[owner[order]]
+    items = _joint([table.prompt[rows], table.dimension[rows], table.image_set[rows]])
+    lost = int((~alone).sum())
+    values = rank[chosen].astype(np.float64)
+    return table.answers("best", rows, items, values, table.lengths[rows], lost)
+
+
+def rating_answers(choices: Any, *, dimension: str | None = None) -> Answers:
+    """Take the ratings in the details of choices; an item is an image, its prompt and a dimension.
+
+    A rating of an image counts once per person, in however many choices it stands. Choices without
+    ratings are left out and counted. Raises `DataError` where no rating is left, and where a person
+    rated an image in two ways.
+    """
+    given: dict[tuple[str, str, str, str], float] = {}
+    left_out = repeats = 0
+    for choice in to_rows(_of(choices, dimension), Choice):
+        facts = json.loads(choice.details) if choice.details else {}
+        if "ratings" not in facts:
+            left_out += 1
+            continue
+        # an unknown person is another one in every choice; no name starts with this sign
+        who = "\0" + choice.choice if choice.annotator is None else choice.annotator
+        values = _numbers(choice, "ratings", facts["ratings"])
+        for image, value in zip(choice.images, values, strict=True):
+            key = (choice.prompt, choice.dimension, image, who)
+            repeats += key in given
+            if given.setdefault(key, value) != value:
+                raise DataError(
+                    f"choice {choice.choice!r}: {who!r} rated {image!r} with {value:g} on "
+                    f"{choice.dimension}, and with {given[key]:g} before"
+                )
+    if not given:
+        raise DataError(f"none of {left_out} choices holds ratings in its details")
+    *where, who_column = (list(column) for column in zip(*given, strict=True))
+    codes = [np.unique(column, return_inverse=True)[1] for column in where]
+    people = sorted({name for name in who_column if not name.startswith("\0")})
+    number = {name: k for k, name in enumerate(people)}
+    return Answers(
+        items=_joint(codes),
+        values=np.array(list(given.values())),
+        raters=np.array([number.get(name, -1) for name in who_column], np.int64),
+        prompts=codes[0].astype(np.int64),
+        options=np.zeros(len(given), np.int64),
+        people=tuple(people),
+        kind="rating",
+        left_out=left_out,
+        repeats=repeats,
+    )
+
+
+class _Coded:
+    """Choices with every text as the number of its place in sorted order."""
+
+    def __init__(self, choices: Any) -> None:
+        self.lengths = list_lengths(choices.column("images"))
+        if not np.array_equal(self.lengths, list_lengths(choices.column("ranks"))):
+            raise DataError("a choice has another number of ranks than of images")
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
+        self.ranks = pc.list_flatten(choices.column("ranks")).to_numpy().astype(np.int64)
+        self.place, _ = _sorted_codes(pc.list_flatten(choices.column("images")))
+        self.prompt, _ = _sorted_codes(choices.column("prompt"))
+        self.dimension, _ = _sorted_codes(choices.column("dimension"))
+        self.raters, self.people = _sorted_codes(choices.column("annotator"))
+        self.key, _ = _sorted_codes(choices.column("choice"))
+        self.image_set = sums_of(self.starts, mixed(self.place)).view(np.int64)
+
+    def answers(
+        self,
+        kind: str,
+        rows: Numbers,
+        items: Numbers,
+        values: Floats,
+        options: Numbers,
+        left_out: int,
+    ) -> Answers:
+        """Keep one answer per known person and item, in the order of the rows."""
+        raters = self.raters[rows]
+        strangers = raters < 0
+        person = raters.copy()
+        person[strangers] = len(self.people) + np.arange(int(strangers.sum()))
+        order = np.lexsort((self.key[rows], person, items))
+        again = np.zeros(len(order), bool)
+        again[1:] = (np.diff(items[order]) == 0) & (np.diff(person[order]) == 0)
+        kept = np.sort(order[~again])
+        return Answers(
+            items=items[kept],
+            values=values[kept],
+            raters=raters[kept],
+            prompts=self.prompt[rows][kept],
+            options=options[kept].astype(np.int64),
+            people=self.people,
+            kind=kind,
+            left_out=left_out,
+            repeats=int(again.sum()),
+        )
+
+
+def _of(choices: Any, dimension: str | None) -> Any:
+    """Return the choices on one dimension."""
+    kept = choices if dimension is None else choices.filter(pc.field("dimension") == dimension)
+    if not len(kept):
+        where = "" if dimension is None else f" on dimension {dimension!r}"
+        raise DataError(f"there are no choices{where} to compare people by")
+    return kept
+
+
+def _sorted_codes(column: Any) -> tuple[Numbers, tuple[str, ...]]:
+    """Number texts in sorted order, -1 for null, so that the order of the rows does not matter."""
+    texts, (codes,) = numbered([column])
+    if not len(texts):
+        return codes, ()
+    order = pc.array_sort_indices(texts).to_numpy().astype(np.int64)
+    rank = np.empty(len(order) + 1, np.int64)
+    rank[order], rank[-1] = np.arange(len(order)), -1
+    return rank[codes], tuple(names(texts, order))
+
+
+def _joint(columns: list[NDArray[Any]]) -> Numbers:
+    """Number the rows that differ in any column, in sorted order of the columns."""
+    codes = np.unique(columns[0], return_inverse=True)[1].astype(np.int64)
+    for column in columns[1:]:
+        values, more = np.unique(column, return_inverse=True)
+        codes = np.unique(codes * len(values) + more, return_inverse=True)[1].astype(np.int64)
+    return codes
