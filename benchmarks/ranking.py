@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from palate.stats.bradley_terry import DuelSettings, bradley_terry
-from palate.stats.duel_table import duel_table
-from palate.stats.plackett_luce import OrderSettings, plackett_luce, top1_choices
-from palate.stats.separation import separate
+from palate.stats.rankings.bradley_terry import DuelSettings, bradley_terry
+from palate.stats.rankings.duel_table import duel_table
+from palate.stats.rankings.plackett_luce import OrderSettings, plackett_luce, top1_choices
+from palate.stats.rankings.separation import separate
 
 COUNT, ITEMS, PROMPTS, PEOPLE = 1_000_000, 50, 100_000, 5_000
 
@@ -75,9 +75,10 @@ def main() -> None:
     print(f"{COUNT:,} duels of {ITEMS} generators")
     measure("numbering labels", lambda: duel_table(*columns))
     measure("half ties, errors of the model", lambda: bradley_terry(*columns))
-    for ties in ("davidson", "rao-kupper"):
-        settings = DuelSettings(ties=ties, side=True)
-        measure(f"{ties} with the side", lambda s=settings: bradley_terry(*columns, settings=s))
+    davidson = DuelSettings(ties="davidson", side=True)
+    measure("Davidson with the side", lambda: bradley_terry(*columns, settings=davidson))
+    threshold = DuelSettings(ties="rao-kupper", side=True)
+    measure("Rao and Kupper with the side", lambda: bradley_terry(*columns, settings=threshold))
     measure("half ties, two-way errors", lambda: bradley_terry(*clustered))
     style = {"length": duels["covariate"]}
     measure("one covariate", lambda: bradley_terry(*columns, covariates=style))

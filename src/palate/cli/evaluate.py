@@ -245,6 +245,8 @@ def _row(agreement: Agreement) -> list[str]:
 
 
 def _comparison_text(found: Comparison, tables: tuple[Path, Path]) -> str:
+    from palate.evaluation.compare import prompts_needed
+
     difference, wins = found.difference, found.win_rate
     its, rate = difference.estimate, wins.estimate
     level = its.bootstrap.level
@@ -263,6 +265,12 @@ def _comparison_text(found: Comparison, tables: tuple[Path, Path]) -> str:
             f"{wins.losses:,} lost"
         ),
     ]
+    needed = prompts_needed(found)
+    if needed is not None:
+        told = "the difference is certain" if its.low > 0 or its.high < 0 else "not separable"
+        lines.append(
+            f"{told}; one as large is found in 4 of 5 studies of {plural(needed, 'prompt')}"
+        )
     if found.left_out:
         lines.append(f"left out: {found.left_out} without a counterpart or a value")
     return "\n".join(lines)

@@ -26,7 +26,8 @@ VERBS = {
     "verify": "Compare a scorer with published scores.",
     "label": "Turn scores into what adaptation learns from.",
     "adapt": "Adapt a generator to what people prefer.",
-    "evaluate": "Measure a scorer, or compare two generators.",
+    "evaluate": "Measure scorers, or compare two generators.",
+    "stats": "Agreement, rankings, calibration, bias and sample sizes.",
     "demo": "Run the whole loop in a small simulated world.",
 }
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import DataError
+from palate.stats.agreements.unit_intervals import Interval, interval_of
+from palate.stats.agreements.units import Units, ratio
 from palate.stats.intervals import Average, Bootstrap, Column, cluster_codes
-from palate.stats.unit_intervals import Interval, interval_of
-from palate.stats.units import Units, ratio
 
 __all__ = [
     "Coefficient",

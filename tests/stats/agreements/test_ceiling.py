@@ -19,9 +19,9 @@ from palate.data.records import Choice
 from palate.data.sources.ratings import AVT, read_ratings
 from palate.data.tables import to_table
 from palate.errors import DataError
-from palate.stats.annotators import annotator_agreement, side_bias
-from palate.stats.answers import Answers, best_answers, pair_answers
-from palate.stats.ceiling import (
+from palate.stats.agreements.annotators import annotator_agreement, side_bias
+from palate.stats.agreements.answers import Answers, best_answers, pair_answers
+from palate.stats.agreements.ceiling import (
     PUBLISHED,
     human_ceilings,
     known_ceiling,

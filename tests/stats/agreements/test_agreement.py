@@ -21,17 +21,17 @@ from palate.data.records import Choice, json_text
 from palate.data.sources.ratings import AVT, read_ratings
 from palate.data.tables import to_table
 from palate.errors import DataError
-from palate.stats.agreement import (
+from palate.stats.agreements.answers import best_answers, pair_answers, rating_answers
+from palate.stats.agreements.coefficients import (
     cohen_kappa,
     fleiss_kappa,
     gwet_ac1,
     krippendorff_alpha,
     percent_agreement,
 )
-from palate.stats.answers import best_answers, pair_answers, rating_answers
+from palate.stats.agreements.unit_intervals import interval_of
+from palate.stats.agreements.units import Units
 from palate.stats.intervals import Bootstrap
-from palate.stats.unit_intervals import interval_of
-from palate.stats.units import Units
 
 QUICK = Bootstrap(resamples=100)
 EVERY = (percent_agreement, fleiss_kappa, gwet_ac1, krippendorff_alpha)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from palate.data.position import wilson
 from palate.errors import DataError
-from palate.stats.ceiling import MajorityTies, rest_credit
+from palate.stats.agreements.ceiling import MajorityTies, rest_credit
+from palate.stats.agreements.units import Units, coded_people
 from palate.stats.intervals import Column
-from palate.stats.units import Units, coded_people
 
 __all__ = [
     "Annotator",
@@ -91,7 +91,7 @@ def annotator_agreement(
 ) -> Annotators:
     """Agreement of each annotator with the majority of the others, and who falls out of line.
 
-    The credit of an answer is that of `palate.stats.ceiling.one_person` against the rest. Intervals
+    The credit of an answer is that of `palate.stats.agreements.ceiling.one_person` against the rest. Intervals
     are Student's t on prompts (Wilson's, with prompts for trials, where a person's prompts show no
     spread; 0 to 1 for a single prompt). Outliers are those below Tukey's lower fence, the rule of
     pwcmp: first quartile - 1.5 (third - first). Who agrees more than the others is no outlier. Raises

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from palate.errors import DataError
 from palate.stats.accuracy import expected_top1
-from palate.stats.answers import Answers
+from palate.stats.agreements.answers import Answers
+from palate.stats.agreements.units import Units
 from palate.stats.intervals import Average, Bootstrap, Column, Estimate, mean_estimate
-from palate.stats.units import Units
 
 __all__ = [
     "PUBLISHED",

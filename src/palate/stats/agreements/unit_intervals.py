@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import DataError
+from palate.stats.agreements.units import Units
 from palate.stats.intervals import Bootstrap, expanded_tail
-from palate.stats.units import Units
 
 __all__ = ["Interval", "Statistic", "interval_of"]
 
