@@ -254,7 +254,9 @@ def measure(runs: int, workers: int) -> dict[str, Any]:
             for method in ("mixture", "betting")
         ]
         power = [
-            pool.submit(powered, rate, k, 2 * max(runs, 50)) for rate, row in TABLE.items() for k in row
+            pool.submit(powered, rate, k, 2 * max(runs, 50))
+            for rate, row in TABLE.items()
+            for k in row
         ]
         named = {
             "coverage": cover,
