@@ -37,7 +37,7 @@ KINDS = {
     "number reactions": ("ownbot", {}, "reactions"),
 }
 READ = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from palate.data.importing import write_import
 from palate.data.sources.discord import DiscordSettings, discord
@@ -46,7 +46,9 @@ settings = DiscordSettings(legal_basis="synthetic people", dialect="midjourney",
 start = time.perf_counter()
 result = write_import(discord(path, folder / "key", settings), folder / "out")
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# ru_maxrss of a child begins at what its parent had; the kernel's own count does not
+status = Path("/proc/self/status").read_text()
+peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
 print(json.dumps({"seconds": seconds, "peak_bytes": peak, "messages": result["records"]}))
 """
 

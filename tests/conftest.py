@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Set before any test imports a library that reads them. Sub-processes inherit them.
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
+    # on some processors MKL's last bits depend on where a matrix lies in memory; not in this mode
+    "MKL_CBWR": "AVX2",
     "MPLBACKEND": "Agg",
     "PALATE_QUIET": "1",
     "TOKENIZERS_PARALLELISM": "false",

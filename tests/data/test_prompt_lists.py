@@ -185,7 +185,7 @@ def test_generation_reads_what_was_written(
 
 
 def run(*arguments: object) -> Any:
-    importlib.import_module("palate.cli.prompts_import")
+    importlib.import_module("palate.cli.importing.prompts")
     return CliRunner().invoke(import_app, ["prompts", *map(str, arguments)])
 
 

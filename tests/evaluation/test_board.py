@@ -195,3 +195,18 @@ def test_a_choice_without_a_score_is_refused_or_left_out(tmp_path: Path) -> None
         measure_board([("ir", found)], [short])
     board = measure_board([("ir", found)], [short], BoardSettings(missing="leave-out"))
     assert {row.left_out for row in board.rows} == {1}
+
+
+def test_the_command_scores_generators_by_style(tmp_path: Path, capsys) -> None:
+    keys = [f"sd/{style}/{k:05d}.jpg" for style in ("anime", "photo") for k in range(80)]
+    images = to_table([Image(key, "p") for key in keys], "images")
+    save_dataset(tmp_path / "bench", images, to_table([], "choices"))
+    rows = [
+        Score(key, "p", "hps-v2", "overall", 26.0 + (key[3] == "a"), "hps", "f" * 64)
+        for key in keys
+    ]
+    write_table(to_table(rows, "scores"), tmp_path / "s.parquet")
+    command = ["evaluate", str(tmp_path / "bench"), "--benchmark", "hps-v2-bench", "--json"]
+    assert main([*command, "--scores", str(tmp_path / "s.parquet")]) == 0
+    found = {row["style"]: row["mean"] for row in json.loads(capsys.readouterr().out)}
+    assert found == {"all": 26.5, "anime": 27.0, "photo": 26.0}

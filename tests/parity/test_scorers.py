@@ -88,7 +88,8 @@ def test_prompts_as_they_come(name):
     if scorer.reads_prompts:
         assert scored.tokens_given[1] > scored.tokens_kept[1]
     else:
-        assert np.ptp(scored.values) < 1e-6
+        # the last bits of a batch depend on the processor; the text must not matter beyond them
+        assert np.ptp(scored.values) < 5e-6
 
 
 def test_the_card_says_which_function_it_is(official):

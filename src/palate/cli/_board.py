@@ -22,7 +22,13 @@ def board(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Measure every scorer in the tables against every data set, print it, and keep it with its page."""
+    """Measure every scorer in the tables against every data set, print it, and keep it with its page.
+
+    The benchmark `hps-v2-bench` measures generators instead: the mean score of each style.
+    """
+    if given["benchmark"] == "hps-v2-bench":
+        _styles(paths, tables, out, as_json=as_json)
+        return
     from palate.data.tables import read_table
     from palate.evaluation.board import BoardSettings, measure_board, versus_rows
     from palate.runs import start_run
@@ -52,6 +58,40 @@ def board(
         typer.echo("")
         header = ["data", "dimension", "scorers", "difference, % points", ""]
         typer.echo(text_table(header, versus_rows(found)))
+
+
+def _styles(
+    paths: Sequence[Path], tables: Sequence[Path], out: Path | None, *, as_json: bool
+) -> None:
+    """Score generators by style, as the HPS v2 benchmark does, beside what was published."""
+    from palate.data.tables import read_table
+    from palate.evaluation.benchmarks import benchmark_styles
+    from palate.runs import write_atomic
+
+    rows = []
+    for path in paths:
+        images = _dataset(path).images
+        for table in tables:
+            place = table / "scores.parquet" if table.is_dir() else table
+            scores = read_table(place, "scores")
+            scorer = scores.column("scorer")[0].as_py()
+            rows += [
+                {"scorer": scorer, **one.to_dict()} for one in benchmark_styles(images, scores)
+            ]
+    if out is not None:
+        write_atomic(out / "styles.json", json.dumps(rows, indent=1) + "\n")
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    header = ["scorer", "generator", "style", "images", "mean", "± of chunks"]
+    told = [
+        [
+            *(row["scorer"], row["generator"], row["style"], f"{row['images']:,}"),
+            *(f"{row['mean']:.2f}", f"{row['deviation']:.4f}"),
+        ]
+        for row in rows
+    ]
+    typer.echo(text_table(header, told, right="345"))
 
 
 def _dataset(path: Path) -> Any:

@@ -36,7 +36,8 @@ def evaluate(  # noqa: PLR0917 - typer makes options of them
     benchmark: Annotated[
         str | None,
         typer.Option(
-            help="Benchmark of a board: hpd-v1, hpd-v2, … [by the source of the choices]."
+            help="Benchmark of a board: hpd-v1, hpd-v2, image-reward, pick-a-pic, mhp, agiqa-3k, choices [by the "
+            "source of the choices], or hps-v2-bench for generators."
         ),
     ] = None,
     compare: Annotated[

@@ -10,8 +10,8 @@ pigeonhole bootstrap"); Korn and Graubard (1998) for shares.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from palate.stats.crossed import Crossed, Sample, crossed
 from palate.stats.intervals import Average, Column, expanded_tail, wilson
 from palate.stats.spread import (
     VARIANCES,
+    Floor,
     jackknife_error,
     sandwich_error,
     t_quantile,
@@ -124,16 +125,11 @@ class Clustered:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; what is not a number is None."""
         drawn = self.settings.method in {"bootstrap", "pigeonhole"}
+        numbers = ("value", "low", "high", "error", "freedom")
+        counts = ("count", "prompts", "people", "unknown")
         return {
-            "value": self.value,
-            "low": _plain(self.low),
-            "high": _plain(self.high),
-            "error": _plain(self.error),
-            "freedom": _plain(self.freedom),
-            "count": self.count,
-            "prompts": self.prompts,
-            "people": self.people,
-            "unknown": self.unknown,
+            **{name: _plain(getattr(self, name)) for name in numbers},
+            **{name: getattr(self, name) for name in counts},
             "clusters": list(self.clusters),
             "variance": self.variance,
             "average": self.average,
@@ -166,7 +162,7 @@ def clustered_mean(
     no width. Raises `DataError` for no rows and for values that are no numbers.
     """
     table = crossed([Sample(values, prompts, people)], [1.0], average)
-    return _estimate(table, average, settings or ClusterSettings(), share=False)
+    return _estimate(table, average, settings or ClusterSettings(), "mean")
 
 
 def clustered_share(
@@ -190,7 +186,7 @@ def clustered_share(
     rows = np.asarray(values, dtype=np.float64)
     if rows.min() < 0 or rows.max() > 1:
         raise DataError(f"a share of values from {rows.min()} to {rows.max()}, expected 0 to 1")
-    return _estimate(table, average, settings or ClusterSettings(), share=True)
+    return _estimate(table, average, settings or ClusterSettings(), "share")
 
 
 def clustered_difference(
@@ -207,7 +203,7 @@ def clustered_difference(
     and so is the variance, which only must not fall below the smaller one-way variance.
     """
     table = crossed([a, b], [1.0, -1.0], average)
-    return _estimate(table, average, settings or ClusterSettings(), share=False)
+    return _estimate(table, average, settings or ClusterSettings(), "difference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +217,7 @@ class Comparison:
     mean_b: float
     difference: Clustered
     p_value: float
-    better: Literal["a", "b", "not separable"]
+    better: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -275,7 +271,7 @@ def compare_generators(
         raise DataError("the two samples share no prompt")
     left, right = (_kept(sample, both) for sample in (a, b))
     table = crossed([left, right], [1.0, -1.0], "macro")
-    found = _estimate(table.levelled(), "macro", settings or ClusterSettings(), share=False)
+    found = _estimate(table, "macro", settings or ClusterSettings(), "generators")
     return _compared([float(mean) for mean in table.means], found)
 
 
@@ -287,26 +283,31 @@ def _kept(sample: Sample, prompts: set[Any]) -> Sample:
 
 
 def _compared(means: list[float], difference: Clustered) -> Comparison:
-    better: dict[Decision, Literal["a", "b", "not separable"]] = {
-        "higher": "a",
-        "lower": "b",
-        "not separable": "not separable",
-    }
-    decided = better[difference.decision(0.0)]
-    return Comparison(means[0], means[1], difference, difference.p_value(0.0), decided)
+    decided = difference.decision(0.0)
+    better = {"higher": "a", "lower": "b"}.get(decided, decided)
+    return Comparison(means[0], means[1], difference, difference.p_value(0.0), better)
+
+
+_Kind = Literal["mean", "share", "difference", "generators"]
+_FLOORS: Final[dict[_Kind, Floor]] = {
+    "mean": "all",
+    "share": "all",
+    "difference": "smaller",
+    "generators": "prompts",
+}
 
 
 def _estimate(
-    table: Crossed, average: Average, settings: ClusterSettings, *, share: bool
+    table: Crossed, average: Average, settings: ClusterSettings, kind: _Kind
 ) -> Clustered:
     """The value of a table with the interval that the settings ask for."""
     named = (("prompts", table.by_prompts), ("people", table.by_people))
     clusters = tuple(name for name, used in named if used)
-    certain = _certainty(table, settings.method, share=share)
+    certain = _certainty(table, settings.method, kind)
     # The textbook forms know no shares.
-    wilsons = share and settings.method in {"jackknife", "bootstrap", "wilson"}
+    wilsons = kind == "share" and settings.method in {"jackknife", "bootstrap", "wilson"}
     low, high = _bounds(table, certain, settings, share=wilsons)
-    if share:
+    if kind == "share":
         low, high = (float(bound) for bound in np.clip((low, high), 0.0, 1.0))
     return Clustered(
         value=table.value,
@@ -337,9 +338,9 @@ class _Certainty:
     independent: float
 
 
-def _certainty(table: Crossed, method: Method, *, share: bool) -> _Certainty:
+def _certainty(table: Crossed, method: Method, kind: _Kind) -> _Certainty:
     if method == "wilson":
-        if table.known or table.prompts < table.rows or not share:
+        if table.known or table.prompts < table.rows or kind != "share":
             raise DataError(
                 "Wilson's interval is that of a share of independent answers: give it no clusters"
             )
@@ -350,8 +351,11 @@ def _certainty(table: Crossed, method: Method, *, share: bool) -> _Certainty:
     if method == "sandwich":
         return _Certainty(*sandwich_error(table.sandwich(), table.prompts, table.people), math.nan)
     spread = table.jackknife()
-    samples = 1 if table.paired else len(table.signs)
-    error, freedom, which = (part.item() for part in jackknife_error(spread, samples=samples))
+    if kind == "generators":
+        # What prompts add to the difference is theirs already; what people add does not need it.
+        rest = table.levelled().jackknife()
+        spread = replace(spread, people=rest.people, cells=rest.cells)
+    error, freedom, which = (part.item() for part in jackknife_error(spread, _FLOORS[kind]))
     scarce = min(spread.prompt_size, spread.person_size)
     worth = table.value * (1 - table.value) / error**2 if error > 0 else 0.0
     return _Certainty(
@@ -380,7 +384,8 @@ def _bounds(
     drawn = drawn[np.isfinite(drawn)]
     if settings.method == "pigeonhole":
         # Hesterberg's wider tail for few clusters, as `mean_estimate` has it.
-        tail = expanded_tail(_fewest(table), settings.level)
+        used = ((table.prompts, table.by_prompts), (table.people, table.by_people))
+        tail = expanded_tail(min(size for size, drawn in used if drawn), settings.level)
         low, high = np.quantile(drawn, [tail, 1 - tail])
         return float(low), float(high)
     low, high = np.quantile(drawn, [tail, 1 - tail])
@@ -388,11 +393,6 @@ def _bounds(
     found = t_quantile(math.inf, 1 - tail) * float(drawn.std())
     scale = wanted / found if found > 0 else 0.0
     return value + scale * float(low - value), value + scale * float(high - value)
-
-
-def _fewest(table: Crossed) -> int:
-    used = ((table.prompts, table.by_prompts), (table.people, table.by_people))
-    return min(size for size, counts in used if counts)
 
 
 def _plain(value: float) -> float | None:

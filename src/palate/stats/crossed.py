@@ -43,8 +43,7 @@ class Crossed:
 
     `sums` and `counts` have a row per sample and a column per cell; `prompt` and `person` say
     where a cell lies. The value is the sum over samples of sign × sum / count: a mean, or the
-    difference of two. `known` people come first, then the `unknown`, each of one row. Samples are
-    `paired` where what their prompts have in common was taken out.
+    difference of two. `known` people come first, then the `unknown`, each of one row.
     """
 
     prompt: Codes
@@ -57,7 +56,6 @@ class Crossed:
     known: int
     unknown: int
     rows: int
-    paired: bool = False
 
     @property
     def means(self) -> Floats:
@@ -122,16 +120,20 @@ class Crossed:
         )
 
     def levelled(self) -> Crossed:
-        """Take the level of each prompt, midway between the samples' means, out of both samples.
+        """Take the level of each prompt out of both samples, as people see it who are not asked.
 
-        Where every prompt has the same weight in both (`macro`), their difference stays the same,
-        and single answers vary only as far as prompts do not explain.
+        The level of a cell is midway between the two samples' means of its prompt, without the
+        cell's own person, whose share of the variance would shrink otherwise. Where every prompt has
+        the same weight in both samples (`macro`) no level changes what people add to the
+        difference, but their variance no longer holds that of the levels.
         """
-        sums, counts = (
-            _folded(self.prompt, part, self.prompts) for part in (self.sums, self.counts)
-        )
-        levels = (sums / counts).mean(axis=0)[self.prompt]
-        return replace(self, sums=self.sums - levels * self.counts, paired=True)
+        parts = [_folded(self.prompt, part, self.prompts) for part in (self.sums, self.counts)]
+        sums, counts = parts[0][:, self.prompt] - self.sums, parts[1][:, self.prompt] - self.counts
+        there = counts > 1e-9
+        means = np.where(there, sums / np.where(there, counts, 1.0), 0.0)
+        # A person alone on a prompt is compared with nobody else, whatever its level.
+        levels = means.sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+        return replace(self, sums=self.sums - levels * self.counts)
 
     def resampled(self, resamples: int, seed: int) -> Floats:
         """Values of the pigeonhole bootstrap (Owen 2007): prompts and people drawn again.

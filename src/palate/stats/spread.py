@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,23 +53,31 @@ def sandwich_error(spread: Spread, prompts: int, people: int) -> tuple[float, fl
     return math.sqrt(used[largest][0]), freedom, largest
 
 
-def jackknife_error(spread: Spread, *, samples: int = 1) -> tuple[Any, Any, Any]:
+Floor = Literal["all", "smaller", "prompts"]
+"""Which variances that of both ways together must not fall below."""
+
+
+def jackknife_error(spread: Spread, floor: Floor = "all") -> tuple[Any, Any, Any]:
     """Standard error, degrees of freedom, and which variance is the largest (see `VARIANCES`).
 
     Parts of the spread may be arrays with one entry per simulated study, and so are the results.
-    The variance is the largest of both ways together, each alone, and of independent answers. Two
-    samples are less apart than independent answers where they share prompts or people: there
-    only the smaller of the two ways alone is a floor. Degrees of freedom are Satterthwaite's: V² over
-    the sum of part² / (size - 1), and not below the smallest size minus one, nor below 1.
+    The variance is that of both ways together, or a larger floor: each way alone and independent
+    answers (`all`), the smaller way alone (`smaller`: two samples that share prompts or people
+    are less apart than independent answers), or prompts alone. Degrees of freedom are
+    Satterthwaite's: V² over the sum of part² / (size - 1), and not below the smallest size minus
+    one, nor below 1.
     """
     both = spread.prompts + spread.people - spread.cells
     floors = np.array(np.broadcast_arrays(spread.prompts, spread.people, spread.cells))
     sizes = (spread.prompt_size, spread.person_size, spread.cell_size)
     terms = sum(part**2 / (size - 1) for part, size in zip(floors, sizes, strict=True))
-    if samples > 1:
+    if floor != "all":
         floors[2] = 0
-        if math.isfinite(max(sizes[:2])):
+    if math.isfinite(max(sizes[:2])):
+        if floor == "smaller":
             floors[:2] = np.where(floors[:2] <= floors[:2].min(axis=0), floors[:2], 0)
+        elif floor == "prompts":
+            floors[1] = 0
     parts = np.concatenate([[both + 0 * floors[0]], floors])
     variance = parts.max(axis=0)
     least = max(min(sizes[:2]) - 1, 1.0)
