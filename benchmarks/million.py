@@ -61,7 +61,7 @@ def main() -> None:
     )
     timed(
         "Krippendorff's alpha, 1,000 resamples of items",
-        lambda: krippendorff_alpha(prompts, outcome, people, bootstrap=plain),
+        lambda: krippendorff_alpha(prompts, outcome, bootstrap=plain),
     )
     timed("Bradley-Terry of 50 generators", lambda: bradley_terry(first, second, outcome))
     timed(

@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from palate.stats.power import Design, PlanSettings, Truth, simulated_power
+
 
 @pytest.fixture(scope="module")
 def page(root):
@@ -45,6 +47,15 @@ def test_the_recommended_interval_covers_the_truth(kept):
             assert row["coverage"]["wilson"] < row["coverage"]["jackknife"]
     for row in kept["results"]["differences"]:
         assert 0.93 <= row["coverage"] <= 0.97, row
+
+
+@pytest.mark.parametrize(("shape", "told"), [((30, 3, 8), "97.8 %"), ((20, 5, 5), "97.2 %")])
+def test_few_people_who_do_not_differ_are_told_apart_too_seldom(page, shape, told):
+    truth = Truth(0.5, prompt_sd=1.0, rater_sd=0.0)
+    alarms, _, _ = simulated_power(truth, Design(*shape), PlanSettings(runs=5000))
+    prompts, each, people = shape
+    assert f"{100 - 100 * alarms:.1f} %" == told
+    assert re.search(rf"{told} for\s{prompts} × {each} votes of {people}", page)
 
 
 def test_promised_sequences_raise_few_alarms_and_the_others_show_why(kept):
