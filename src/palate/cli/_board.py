@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from palate.cli._options import scores_path
 from palate.cli._text import text_table
 
 
@@ -36,7 +37,7 @@ def board(
 
     settings = read_settings(BoardSettings, recipe, given, section="board")
     datasets = [(path.stem, _dataset(path)) for path in paths]
-    places = [path / "scores.parquet" if path.is_dir() else path for path in tables]
+    places = [scores_path(path) for path in tables]
     scores = [read_table(path, "scores") for path in places]
     found = measure_board(datasets, scores, settings)
     if out is not None:
@@ -72,8 +73,7 @@ def _styles(
     for path in paths:
         images = _dataset(path).images
         for table in tables:
-            place = table / "scores.parquet" if table.is_dir() else table
-            scores = read_table(place, "scores")
+            scores = read_table(scores_path(table), "scores")
             scorer = scores.column("scorer")[0].as_py()
             rows += [
                 {"scorer": scorer, **one.to_dict()} for one in benchmark_styles(images, scores)

@@ -37,3 +37,8 @@ DeviceOption: TypeAlias = Annotated[
     str, typer.Option("--device", help="Where it runs: cpu or cuda.")
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def scores_path(path: Path) -> Path:
+    """The table of scores that a path names: a file, or the one in the folder of a run of `score`."""
+    return path / "scores.parquet" if path.is_dir() else path

@@ -238,7 +238,7 @@ def _agreement_text(found: Audit) -> str:
         for row in found.facts.agreement
     ]
     header = ["agreement", "questions", "people", "same best", "chance", "same order", "ties"]
-    told = "kappa and alpha: palate evaluate"
+    told = "kappa and alpha: palate stats agreement"
     return text_table(header, rows, right="123456") + "\n" + told
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from palate.cli._board import board as _board
+from palate.cli._options import scores_path
 from palate.cli._text import percent, plural, text_table
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _evaluate(
     settings = read_settings(EvaluateSettings, recipe, given, section="evaluate")
     is_table = dataset.suffix == ".parquet"
     choices = read_table(dataset, "choices") if is_table else load_dataset(dataset).choices
-    path = _scores_path(scores)
+    path = scores_path(scores)
     found = evaluate_choices(choices, read_table(path, "scores"), settings)
     inputs = {"choices": dataset if is_table else dataset / "choices.parquet", "scores": path}
     _finish(found, "evaluate", settings, inputs, out, overwrite=overwrite)
@@ -163,15 +164,11 @@ def _compare(
     from palate.settings import read_settings
 
     settings = read_settings(CompareSettings, recipe, given, section="compare")
-    first, second = (_scores_path(table) for table in tables)
+    first, second = (scores_path(table) for table in tables)
     found = compare_scores(read_table(first, "scores"), read_table(second, "scores"), settings)
     inputs = {"first": first, "second": second}
     _finish(found, "evaluate --compare", settings, inputs, out, overwrite=overwrite)
     typer.echo(json.dumps(found.to_dict()) if as_json else _comparison_text(found, tables))
-
-
-def _scores_path(path: Path) -> Path:
-    return path / "scores.parquet" if path.is_dir() else path
 
 
 def _finish(

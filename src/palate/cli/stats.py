@@ -16,6 +16,7 @@ from palate.cli._options import (
     JsonOption,
     TokenizerOption,
     WeightsOption,
+    scores_path,
 )
 from palate.cli._text import percent, plural, text_table
 
@@ -319,7 +320,7 @@ def calibrate(
     choices, _, _ = _choices(dataset)
     if dimension is not None:
         choices = choices.filter(pc.equal(choices.column("dimension"), dimension))
-    table = one_scorer(read_table(_scores_path(scores), "scores"), scorer)
+    table = one_scorer(read_table(scores_path(scores), "scores"), scorer)
     values = values_of_choices(choices, table)
     scored_choices(choices, values, table, "fail")
     offsets = np.concatenate([[0], np.cumsum(list_lengths(choices.column("images")))])
@@ -328,10 +329,6 @@ def calibrate(
     settings = CalibrationSettings(rule=rule, before=before)
     found = calibrate_choices(values, ranks, offsets, prompt_codes(choices), settings)
     _tell(found.to_dict(), lambda: calibration_table(found), out, as_json)
-
-
-def _scores_path(path: Path) -> Path:
-    return path / "scores.parquet" if path.is_dir() else path
 
 
 @stats_app.command("bias")
@@ -353,7 +350,7 @@ def bias(
     from palate.evaluation.bias import BiasSettings, audit_bias, bias_table
 
     choices, images, folder = _choices(dataset)
-    table = read_table(_scores_path(scores), "scores")
+    table = read_table(scores_path(scores), "scores")
     settings = BiasSettings(scorer=scorer, files=not no_files)
     found = audit_bias(choices, table, images, folder, settings)
     _tell(found.to_dict(), lambda: bias_table(found), out, as_json)

@@ -171,7 +171,7 @@ def _agreement(rows: Sequence[Agreement], audit: Audit) -> str:
         (
             "<p>Two people who answered the same question: how often they name the same best image, and "
             "put two images in the same order (guessing gets 50 %). Ties are left out. "
-            "For agreement beyond chance, kappa and alpha, use <code>palate evaluate</code>.</p>"
+            "For agreement beyond chance, kappa and alpha, use <code>palate stats agreement</code>.</p>"
         ),
         table([*header, "same order", "orders left out"], cells),
     ]
