@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from machine import machine
 
-from palate.stats.clusters import (
+from palate.stats.planning.power import PlanSettings, approximate_prompts, plan, simulated_power
+from palate.stats.planning.simulated import Design, Truth, simulate_votes
+from palate.stats.sequential import SequentialSettings, cluster_means, confidence_sequence
+from palate.stats.two_way.clusters import (
     ClusterSettings,
     Sample,
     clustered_share,
     compare_generators,
     compare_scorers,
 )
-from palate.stats.power import PlanSettings, approximate_prompts, plan, simulated_power
-from palate.stats.sequential import SequentialSettings, cluster_means, confidence_sequence
-from palate.stats.simulated import Design, Truth, simulate_votes
 
 START, END = "<!-- measured -->", "<!-- end of measured -->"
 COMMAND = "python benchmarks/coverage.py --json benchmarks/coverage.json --write docs/statistics/intervals.md"

@@ -18,10 +18,10 @@ import numpy as np
 from machine import machine
 
 from palate.stats.agreements.coefficients import krippendorff_alpha
-from palate.stats.clusters import ClusterSettings, clustered_share
 from palate.stats.intervals import Bootstrap
 from palate.stats.protocols import accuracy_under
 from palate.stats.rankings.bradley_terry import bradley_terry
+from palate.stats.two_way.clusters import ClusterSettings, clustered_share
 
 HERE = Path(__file__).parent
 CHOICES, GENERATORS, PROMPTS, PEOPLE = 1_000_000, 50, 100_000, 5_000

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from palate.stats.power import Design, PlanSettings, Truth, simulated_power
+from palate.stats.planning.power import Design, PlanSettings, Truth, simulated_power
 
 
 @pytest.fixture(scope="module")

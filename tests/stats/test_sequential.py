@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
 from palate.errors import DataError
-from palate.stats.clusters import clustered_share
 from palate.stats.sequential import (
     SequentialSettings,
     cluster_means,
@@ -20,6 +19,7 @@ from palate.stats.sequential import (
     mixture,
     mixture_bounds,
 )
+from palate.stats.two_way.clusters import clustered_share
 
 BETTING = SequentialSettings(method="betting")
 votes = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=60)

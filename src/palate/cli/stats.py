@@ -268,9 +268,9 @@ def plan(  # noqa: PLR0917 - typer makes options of them
 
     Example: palate stats plan --win-rate 0.6 --votes-per-prompt 3 --people 30
     """
-    from palate.stats.power import PlanSettings
-    from palate.stats.power import plan as simulate
-    from palate.stats.simulated import Truth
+    from palate.stats.planning.power import PlanSettings
+    from palate.stats.planning.power import plan as simulate
+    from palate.stats.planning.simulated import Truth
 
     truth = Truth(win_rate, tie_share, icc=icc, rater_sd=rater_sd, spam_share=spam_share)
     found = simulate(
@@ -315,7 +315,11 @@ def calibrate(
     from palate.data.tables import read_table
     from palate.evaluation.joins import one_scorer, prompt_codes, scored_choices, values_of_choices
     from palate.scoring.units import softmax_factor
-    from palate.stats.calibration import CalibrationSettings, calibrate_choices, calibration_table
+    from palate.stats.calibrations.calibration import (
+        CalibrationSettings,
+        calibrate_choices,
+        calibration_table,
+    )
 
     choices, _, _ = _choices(dataset)
     if dimension is not None:

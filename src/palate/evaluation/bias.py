@@ -36,7 +36,7 @@ from palate.evaluation.covariates import (
     table_covariates,
 )
 from palate.evaluation.joins import one_scorer, prompt_codes, scored_choices, values_of_choices
-from palate.stats.choice_model import compared_duels
+from palate.stats.calibrations.choice_model import compared_duels
 from palate.stats.slopes import Slope, holm, logit_slope
 
 Floats = NDArray[np.float64]

@@ -29,8 +29,8 @@ from palate.evaluation.published import (
 )
 from palate.stats.accuracy import pair_credit
 from palate.stats.breakdowns import Part
-from palate.stats.clusters import ClusterSettings, Comparison, compare_scorers
 from palate.stats.protocols import ProtocolAccuracy
+from palate.stats.two_way.clusters import ClusterSettings, Comparison, compare_scorers
 
 PRINTED_AS: Final = {
     "hps-v1": "HPS",

@@ -22,7 +22,7 @@ from palate.errors import DataError, SettingsError
 from palate.evaluation.changes import PROBES, Picture, Probe, Wanted
 from palate.runs import seed_for, track
 from palate.scoring.scorer import Scorer
-from palate.stats.calibration_curve import Interval
+from palate.stats.calibrations.curve import Interval
 from palate.stats.intervals import Bootstrap, Estimate, mean_estimate
 
 __all__ = [

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from palate.data.position import wilson
 from palate.errors import DataError
+from palate.stats.numbers import finite
 
 __all__ = [
     "Average",
@@ -78,9 +79,9 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; an undefined bound is None."""
         return {
-            "value": _plain(self.value),
-            "low": _plain(self.low),
-            "high": _plain(self.high),
+            "value": finite(self.value),
+            "low": finite(self.low),
+            "high": finite(self.high),
             "count": self.count,
             "clusters": self.clusters,
             "average": self.average,
@@ -290,7 +291,3 @@ def _mean(values: NDArray[np.float64], codes: NDArray[np.int64], average: Averag
     if average == "micro":
         return float(values.mean())
     return float((np.bincount(codes, weights=values) / np.bincount(codes)).mean())
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None

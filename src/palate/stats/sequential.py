@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import DataError
-from palate.stats.clusters import Decision
 from palate.stats.intervals import Column, cluster_codes
+from palate.stats.two_way.clusters import Decision
 
 __all__ = [
     "ClusterMeans",

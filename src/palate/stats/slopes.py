@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from palate.errors import DataError
 from palate.stats.intervals import Column, cluster_codes
+from palate.stats.numbers import logistic
 
 Floats = NDArray[np.float64]
 
@@ -141,7 +142,7 @@ def _newton(design: Floats, won: Floats, ridge: float) -> Floats:
     slopes = np.zeros(design.shape[1])
     best = _likelihood(design, won, slopes, ridge)
     for _ in range(100):
-        said = _logistic(design @ slopes)
+        said = logistic(design @ slopes)
         gradient = design.T @ (won - said) - ridge * slopes
         curvature = (design * (said * (1 - said))[:, None]).T @ design
         curvature += ridge * np.eye(len(slopes))
@@ -173,7 +174,7 @@ def _half_width(
 ) -> float:
     from scipy.special import stdtrit
 
-    said = _logistic(design @ slopes)
+    said = logistic(design @ slopes)
     inverse = np.linalg.inv((design * (said * (1 - said))[:, None]).T @ design)
     parts = design * (won - said)[:, None]
     sums = np.stack([np.bincount(codes, weights=column) for column in parts.T], axis=1)
@@ -188,7 +189,7 @@ def _score_test(design: Floats, won: Floats, codes: NDArray[np.int64], total: in
     others = design[:, 1:]
     x, said = design[:, 0], np.full(len(won), 0.5)
     if others.shape[1]:
-        said = _logistic(others @ _fit(others, won)[0])
+        said = logistic(others @ _fit(others, won)[0])
         weight = said * (1 - said)
         inner = (others * weight[:, None]).T
         x = x - others @ np.linalg.lstsq(inner @ others, inner @ x, rcond=None)[0]
@@ -197,9 +198,3 @@ def _score_test(design: Floats, won: Floats, codes: NDArray[np.int64], total: in
     if total < 2 or spread <= 1e-9 * math.sqrt(len(won)):
         return 1.0
     return float(2 * stdtr(total - 1, -abs(float(sums.sum())) / spread))
-
-
-def _logistic(logits: Floats) -> Floats:
-    from scipy.special import expit
-
-    return np.asarray(expit(logits), dtype=np.float64)

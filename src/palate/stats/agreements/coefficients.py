@@ -6,7 +6,6 @@ anything about agreement; items with one are left out of everything and counted.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from palate.errors import DataError
 from palate.stats.agreements.unit_intervals import Interval, interval_of
 from palate.stats.agreements.units import Units, ratio
 from palate.stats.intervals import Average, Bootstrap, Column, cluster_codes
+from palate.stats.numbers import finite
 
 __all__ = [
     "Coefficient",
@@ -72,7 +72,7 @@ class Coefficient:
             method += ", widened by a jackknife over people"
         return {
             "measure": self.measure,
-            **{name: _plain(getattr(self, name)) for name in numbers},
+            **{name: finite(getattr(self, name)) for name in numbers},
             **{name: getattr(self, name) for name in counts},
             "undefined_resamples": self.undefined_resamples,
             "two_way": self.two_way,
@@ -304,7 +304,3 @@ def _coefficient(
         two_way=two_way,
         bootstrap=bootstrap or Bootstrap(),
     )
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -20,7 +20,7 @@ from palate.stats.rankings.connectivity import Connectivity, ties_say_more
 from palate.stats.rankings.duel_likelihood import TIE_NAMES, DuelLikelihood, DuelTies
 from palate.stats.rankings.duel_table import DuelTable, duel_table
 from palate.stats.rankings.likelihood import Floats, NoMaximumError, clusters_of
-from palate.stats.rankings.strengths import Answers, Effect, FitSettings, Model, Strengths, fitted
+from palate.stats.rankings.strengths import Effect, FitData, FitSettings, Model, Strengths, fitted
 
 _MODELS: Final[dict[str, tuple[Model, str]]] = {
     "half": ("Bradley-Terry", "a tie is half a win"),
@@ -75,7 +75,7 @@ def bradley_terry(
     rated = tie is not None and _has_tie_parameter(table, connectivity, rules, covariates)
     design, names, scales = _design(table, rules, covariates)
     likelihood = DuelLikelihood(table, design, names, rules.ties if rated else "half")
-    answers = Answers(
+    answers = FitData(
         model=model,
         items=table.items,
         clusters=clusters_of(prompts, people, table.kept),

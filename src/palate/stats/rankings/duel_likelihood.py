@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from palate.stats.numbers import log_logistic, logistic
 from palate.stats.rankings.connectivity import components
 from palate.stats.rankings.duel_table import DuelTable
 from palate.stats.rankings.likelihood import (
@@ -16,8 +17,6 @@ from palate.stats.rankings.likelihood import (
     Likelihood,
     Scores,
     add_pairs,
-    log_logistic,
-    logistic,
 )
 
 DuelTies = Literal["half", "drop", "davidson", "rao-kupper"]

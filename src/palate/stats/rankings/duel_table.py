@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from palate.errors import DataError
 from palate.stats.intervals import Column
+from palate.stats.numbers import finite
 from palate.stats.rankings.connectivity import (
     Connectivity,
     connect,
@@ -141,14 +142,14 @@ class WinRates:
                     "wins": float(won),
                     "ties": float(tied),
                     "losses": float(lost),
-                    "overall": _plain(overall),
-                    "balanced": _plain(balanced),
+                    "overall": finite(overall),
+                    "balanced": finite(balanced),
                 }
                 for item, won, tied, lost, overall, balanced in rows
             ],
             "wins": self.wins.tolist(),
             "ties": self.ties.tolist(),
-            "rates": [[_plain(rate) for rate in row] for row in self.rates],
+            "rates": [[finite(rate) for rate in row] for row in self.rates],
         }
 
 
@@ -163,7 +164,7 @@ def win_rates(
     """Wins, ties and losses of every item against every other, and the shares that they make.
 
     Columns are those of `bradley_terry`. A tie counts half a win, is left out (`drop`), or counts as
-    a loss of both. For a rate with an interval see `palate.stats.clusters.clustered_share`.
+    a loss of both. For a rate with an interval see `palate.stats.two_way.clusters.clustered_share`.
     """
     table = duel_table(first, second, outcome, weights)
     size = len(table.items)
@@ -188,7 +189,3 @@ def win_rates(
 def _counted(rows: Codes, columns: Codes, weights: Floats, size: int) -> Floats:
     found = np.bincount(rows * size + columns, weights=weights, minlength=size * size)
     return found.astype(np.float64).reshape(size, size)
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

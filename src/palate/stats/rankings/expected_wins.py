@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from palate.errors import DataError
-from palate.stats.rankings.likelihood import Floats, logistic
-from palate.stats.rankings.strengths import Strengths, plain, quantile
+from palate.stats.numbers import finite, logistic
+from palate.stats.rankings.likelihood import Floats
+from palate.stats.rankings.strengths import Strengths, quantile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,9 +42,9 @@ class ExpectedWins:
                 {
                     "item": item,
                     "average": float(average),
-                    "error": plain(error),
-                    "low": plain(low),
-                    "high": plain(high),
+                    "error": finite(error),
+                    "low": finite(low),
+                    "high": finite(high),
                 }
                 for item, average, error, low, high in rows
             ],

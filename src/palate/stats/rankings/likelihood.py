@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from palate.errors import DataError
 from palate.stats.intervals import Column
+from palate.stats.numbers import log_logistic, logistic
 
 Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -301,22 +302,6 @@ def _meat(scores: Scores, codes: Codes, size: int) -> Floats:
     sums = coo_array((scores.value, (codes[scores.row], scores.parameter)), shape=shape).tocsr()
     count = int((np.bincount(codes) > 0).sum())
     return np.asarray((sums.T @ sums).toarray()) * (count / (count - 1))
-
-
-def logistic(values: Floats) -> Floats:
-    """1 / (1 + exp(-x))."""
-    from scipy.special import expit
-
-    found: Floats = expit(values)
-    return found
-
-
-def log_logistic(values: Floats) -> Floats:
-    """The logarithm of 1 / (1 + exp(-x))."""
-    from scipy.special import log_expit
-
-    found: Floats = log_expit(values)
-    return found
 
 
 def add_pairs(table: Floats, rows: Codes, columns: Codes, values: Floats) -> None:

@@ -27,7 +27,7 @@ from palate.stats.rankings.connectivity import (
 from palate.stats.rankings.duel_table import checked_weights
 from palate.stats.rankings.likelihood import Codes, Floats, clusters_of
 from palate.stats.rankings.order_likelihood import OrderLikelihood, Orders, OrderTies, Stages
-from palate.stats.rankings.strengths import Answers, FitSettings, Strengths, fitted
+from palate.stats.rankings.strengths import FitData, FitSettings, Strengths, fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def plackett_luce(
     if not kept.any():
         raise DataError(f"none of {table.count} rankings says which of its items is better")
     orders, connectivity = table.orders(kept, weight, design)
-    answers = Answers(
+    answers = FitData(
         model="Plackett-Luce",
         items=orders.items,
         clusters=clusters_of(prompts, people, kept),

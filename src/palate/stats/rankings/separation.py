@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import DataError
+from palate.stats.numbers import finite
 from palate.stats.rankings.likelihood import Codes, Floats
-from palate.stats.rankings.strengths import Strengths, plain, quantile
+from palate.stats.rankings.strengths import Strengths, quantile
 
 Simultaneous = Literal["max-t", "bonferroni"]
 Verdict = Literal["higher", "lower", "not separable"]
@@ -135,7 +136,7 @@ class Separation:
             "level": self.settings.level,
             "draws": self.settings.draws if self.settings.method == "max-t" else None,
             "seed": self.settings.seed if self.settings.method == "max-t" else None,
-            "critical": plain(self.critical),
+            "critical": finite(self.critical),
             "sentence": self.sentence(),
             "tiers": [list(tier) for tier in self.tiers()],
             "items": [
@@ -143,8 +144,8 @@ class Separation:
                 for item, low, high in zip(self.items, self.rank_low, self.rank_high, strict=True)
             ],
             "difference": self.difference.tolist(),
-            "low": [[plain(value) for value in row] for row in self.low],
-            "high": [[plain(value) for value in row] for row in self.high],
+            "low": [[finite(value) for value in row] for row in self.low],
+            "high": [[finite(value) for value in row] for row in self.high],
         }
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from palate.errors import DataError
+from palate.stats.numbers import finite
 from palate.stats.rankings.connectivity import Connectivity
 from palate.stats.rankings.likelihood import (
     Clusters,
@@ -76,9 +77,9 @@ class Effect:
         return {
             "name": self.name,
             "value": self.value,
-            "error": plain(self.error),
-            "low": plain(self.low),
-            "high": plain(self.high),
+            "error": finite(self.error),
+            "low": finite(self.low),
+            "high": finite(self.high),
         }
 
 
@@ -151,9 +152,9 @@ class Strengths:
                 {
                     "item": item,
                     "strength": float(strength),
-                    "error": plain(error),
-                    "low": plain(low),
-                    "high": plain(high),
+                    "error": finite(error),
+                    "low": finite(low),
+                    "high": finite(high),
                 }
                 for item, strength, error, low, high in rows
             ],
@@ -168,7 +169,7 @@ class Strengths:
             "n_people": self.n_people,
             "left_out": self.left_out,
             "errors": self.clustered,
-            "freedom": plain(self.freedom),
+            "freedom": finite(self.freedom),
             "level": self.settings.level,
             "prior": self.settings.prior,
             "side": self.settings.side,
@@ -176,7 +177,7 @@ class Strengths:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class FitData:
     """What a fit is made of, beside its likelihood: items, clusters, counts and a name."""
 
     model: Model
@@ -191,7 +192,7 @@ class Answers:
     """What each effect was divided by, so that Newton's method meets numbers of one size."""
 
 
-def fitted(likelihood: Likelihood, answers: Answers, settings: FitSettings) -> Strengths:
+def fitted(likelihood: Likelihood, answers: FitData, settings: FitSettings) -> Strengths:
     """Fit a likelihood and say how sure its strengths are. Raises `DataError` without a maximum."""
     if not answers.connectivity.connected and settings.prior == 0:
         raise DataError(
@@ -277,7 +278,7 @@ def _effects(
     return tuple(found)
 
 
-def _method(answers: Answers, settings: FitSettings, kind: Errors) -> str:
+def _method(answers: FitData, settings: FitSettings, kind: Errors) -> str:
     parts = [answers.model, answers.rule]
     if settings.side:
         parts.append("with the side")
@@ -290,8 +291,3 @@ def _method(answers: Answers, settings: FitSettings, kind: Errors) -> str:
         "two-way": "sandwich errors by prompts and people",
     }
     return ", ".join([*parts, told[kind]])
-
-
-def plain(value: Any) -> float | None:
-    """A number for JSON; None where it is not finite."""
-    return float(value) if math.isfinite(value) else None

@@ -16,9 +16,10 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from palate.errors import DataError
-from palate.stats.crossed import Crossed, Sample, crossed
 from palate.stats.intervals import Average, Column, expanded_tail, wilson
-from palate.stats.spread import (
+from palate.stats.numbers import finite
+from palate.stats.two_way.crossed import Crossed, Sample, crossed
+from palate.stats.two_way.spread import (
     VARIANCES,
     Floor,
     jackknife_error,
@@ -128,7 +129,7 @@ class Clustered:
         numbers = ("value", "low", "high", "error", "freedom")
         counts = ("count", "prompts", "people", "unknown")
         return {
-            **{name: _plain(getattr(self, name)) for name in numbers},
+            **{name: finite(getattr(self, name)) for name in numbers},
             **{name: getattr(self, name) for name in counts},
             "clusters": list(self.clusters),
             "variance": self.variance,
@@ -225,7 +226,7 @@ class Comparison:
             "mean_a": self.mean_a,
             "mean_b": self.mean_b,
             "a_minus_b": self.difference.to_dict(),
-            "p_value": _plain(self.p_value),
+            "p_value": finite(self.p_value),
             "better": self.better,
         }
 
@@ -393,7 +394,3 @@ def _bounds(
     found = t_quantile(math.inf, 1 - tail) * float(drawn.std())
     scale = wanted / found if found > 0 else 0.0
     return value + scale * float(low - value), value + scale * float(high - value)
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None

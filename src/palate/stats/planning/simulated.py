@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import DataError
+from palate.stats.numbers import logistic
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -191,7 +192,7 @@ def _middle(truth: Truth, prompt_sd: float) -> float:
     points, weights = _normal()
 
     def gap(level: float) -> float:
-        return float(weights @ _logistic(level + deviation * points)) - truth.decided_rate
+        return float(weights @ logistic(level + deviation * points)) - truth.decided_rate
 
     return float(brentq(gap, -60.0, 60.0, xtol=1e-9))
 
@@ -199,13 +200,8 @@ def _middle(truth: Truth, prompt_sd: float) -> float:
 def _variance(level: float, own: float, other: float) -> float:
     """Variance of the chance of a win between prompts (or people), averaged over the others."""
     points, weights = _normal()
-    chances = _logistic(level + own * points[:, None] + other * points) @ weights
+    chances = logistic(level + own * points[:, None] + other * points) @ weights
     return float(weights @ chances**2 - (weights @ chances) ** 2)
-
-
-def _logistic(logits: Floats) -> Floats:
-    found: Floats = 1 / (1 + np.exp(-logits))
-    return found
 
 
 @lru_cache(maxsize=1)

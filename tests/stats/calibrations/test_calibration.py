@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from palate.errors import DataError
-from palate.stats.calibration import (
+from palate.stats.calibrations.calibration import (
     CalibrationSettings,
     calibrate_choices,
     calibrate_pairs,
@@ -24,7 +24,7 @@ from palate.stats.calibration import (
     pair_probabilities,
     shares,
 )
-from palate.stats.calibration_curve import brier, cluster_mean, reliability
+from palate.stats.calibrations.curve import brier, cluster_mean, reliability
 
 
 def simulated(count=400, size=4, scale=1.3, prompts=60, seed=0):

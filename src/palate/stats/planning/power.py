@@ -1,7 +1,7 @@
 """How many prompts, people and votes a comparison needs before it is begun.
 
 A plan simulates whole studies and analyses each as the finished study will be analysed
-(`palate.stats.clusters.clustered_share`); the closed form gives the same in a moment, a little too
+(`palate.stats.two_way.clusters.clustered_share`); the closed form gives the same in a moment, a little too
 hopeful for few prompts or people.
 """
 
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from palate.errors import DataError
 from palate.stats.intervals import wilson
-from palate.stats.simulated import Design, Truth, simulate_votes, vote_moments
-from palate.stats.spread import Spread, jackknife_error
+from palate.stats.planning.simulated import Design, Truth, simulate_votes, vote_moments
+from palate.stats.two_way.spread import Spread, jackknife_error
 
 __all__ = [
     "Design",

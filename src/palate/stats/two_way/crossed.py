@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from palate.errors import DataError
 from palate.stats.intervals import Average, Column, cluster_codes
-from palate.stats.spread import Spread
+from palate.stats.two_way.spread import Spread
 
 _BLOCK: Final = 8_000_000
 _TURN: Final = 2048

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.errors import DataError
-from palate.stats.clusters import clustered_share
-from palate.stats.power import (
+from palate.stats.planning.power import (
     Design,
     PlanSettings,
     Truth,
@@ -21,7 +20,8 @@ from palate.stats.power import (
     separated,
     simulated_power,
 )
-from palate.stats.simulated import simulate_votes, vote_moments
+from palate.stats.planning.simulated import simulate_votes, vote_moments
+from palate.stats.two_way.clusters import clustered_share
 
 PUBLISHED = {  # prompts for 80 % power, intraclass correlation 0.2, by win rate and votes per prompt
     0.55: {1: 783, 3: 366, 5: 282, 20: 188},

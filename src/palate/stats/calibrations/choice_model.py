@@ -1,4 +1,4 @@
-"""The likelihood of choices as a function of one scale: what `palate.stats.calibration` fits."""
+"""The likelihood of choices as a function of one scale: what `palate.stats.calibrations.calibration` fits."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from palate.errors import DataError
-from palate.stats.clusters import (
+from palate.stats.two_way.clusters import (
     Clustered,
     ClusterSettings,
     Sample,
@@ -22,7 +22,7 @@ from palate.stats.clusters import (
     compare_generators,
     compare_scorers,
 )
-from palate.stats.crossed import crossed
+from palate.stats.two_way.crossed import crossed
 
 METHODS = ("jackknife", "sandwich", "bootstrap", "pigeonhole")
 rows = st.lists(
@@ -183,8 +183,8 @@ def test_the_pigeonhole_bootstrap_is_the_obvious_one(turned, monkeypatch):
     table = crossed([Sample(values, prompts, people)], [1.0], "micro")
     found = table.resampled(25, seed=3)
     assert found == pytest.approx(slow_pigeonhole(values, prompts, people, 25, 3))
-    monkeypatch.setattr("palate.stats.crossed._BLOCK", 70)
-    monkeypatch.setattr("palate.stats.crossed._TURN", 7)
+    monkeypatch.setattr("palate.stats.two_way.crossed._BLOCK", 70)
+    monkeypatch.setattr("palate.stats.two_way.crossed._TURN", 7)
     assert table.resampled(25, seed=3).tolist() == found.tolist()
 
 

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import DataError
-from palate.stats.calibration_curve import Interval, Reliability, brier, cluster_mean, reliability
-from palate.stats.choice_model import (
+from palate.stats.calibrations.choice_model import (
     Block,
     ChoiceModel,
     Floats,
@@ -29,6 +28,7 @@ from palate.stats.choice_model import (
     outcome_of,
     pair_blocks,
 )
+from palate.stats.calibrations.curve import Interval, Reliability, brier, cluster_mean, reliability
 from palate.stats.intervals import Column, cluster_codes
 
 __all__ = [

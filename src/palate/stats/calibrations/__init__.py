@@ -1,0 +1,1 @@
+"""Scores as probabilities: one scale, the curve that judges it, and the likelihood it maximises."""

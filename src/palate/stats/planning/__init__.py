@@ -1,0 +1,1 @@
+"""How many prompts, people and votes a comparison needs, by simulating the study."""

@@ -1,0 +1,1 @@
+"""How sure a number is when prompts and people both repeat."""
