@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from palate.scoring.score import ScoreSettings, score_table
     from palate.scoring.scorer import Scorer
     from palate.settings import read_settings, settings_dict
-    from palate.training.train import TrainSettings, train
+    from palate.training.settings import TrainSettings
+    from palate.training.train import train
 
 __version__ = "0.1.0"
 
@@ -72,7 +73,7 @@ _HOMES = {
     "Scorer": "palate.scoring.scorer",
     "SettingsError": "palate.errors",
     "SplitSettings": "palate.data.splits",
-    "TrainSettings": "palate.training.train",
+    "TrainSettings": "palate.training.settings",
     "adapt": "palate.adaptation.adapt",
     "check_scorer": "palate.scoring.promises",
     "compare_scores": "palate.evaluation.compare",

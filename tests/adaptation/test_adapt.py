@@ -142,13 +142,13 @@ from palate.data.tables import read_table
 from palate.settings import read_settings
 base, dataset, labels, out, recipe = map(Path, sys.argv[1:])
 settings = read_settings(module.AdaptSettings, recipe, section="adapt")
-loss_at = module._Work.loss_at
+losses_at = module._Work.losses_at
 def slow(self, step):
     if step == 4:
         (out.parent / "reached").touch()
         time.sleep(60)
-    return loss_at(self, step)
-module._Work.loss_at = slow
+    return losses_at(self, step)
+module._Work.losses_at = slow
 module.adapt(read_table(labels, "labels"), image_files(dataset), base, out, settings)
 """
 
@@ -202,7 +202,7 @@ def test_a_step_is_what_diffusers_training_script_computes(work):
     from palate.runs import seed_for
 
     made = work()
-    total, parts = made.loss_at(2)
+    total, parts = next(made.losses_at(2))
     rows = made.plan[2]
     draw = torch.Generator().manual_seed(seed_for("adapt", QUICK.seed, 2))
     drawn = made.latents.draw(made.examples.latent[rows], draw)
@@ -253,9 +253,9 @@ def test_a_fresh_lora_changes_nothing_and_trains_only_itself(base):
 
 def test_weights_scale_the_loss_of_their_rows(labels, files, work):
     made = work()
-    whole, parts = made.loss_at(0)
+    whole, parts = next(made.losses_at(0))
     made.examples.weight.mul_(2)
-    doubled, same = made.loss_at(0)
+    doubled, same = next(made.losses_at(0))
     assert doubled.item() == pytest.approx(2 * whole.item(), rel=1e-6)
     assert parts.keys() == same.keys()
 

@@ -21,20 +21,20 @@ def groups_of(*ranks):
         )
         for number, row in enumerate(ranks)
     ]
-    return read_groups(to_table(choices, "choices"), "overall", "here")
+    return read_groups(to_table(choices, "choices"), ["overall"], "here")
 
 
 def test_choices_become_padded_groups():
     groups = groups_of((2, 1, 2, 2), (1, 2), (1, 1, 2))
-    assert groups.mask.sum(-1).tolist() == [4, 2, 3]
-    assert groups.target.tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0.5, 0.5, 0, 0]]
+    assert groups.all.mask.sum(-1).tolist() == [4, 2, 3]
+    assert groups.all.ranks.tolist() == [[2, 1, 2, 2], [1, 2, 0, 0], [1, 1, 2, 0]]
     assert groups.prompts == ["prompt 0", "prompt 1", "prompt 2"]
-    assert [groups.keys[place] for place in groups.images[1][:2]] == ["1/0", "1/1"]
+    assert [groups.keys[place] for place in groups.all.images[1][:2]] == ["1/0", "1/1"]
 
 
 def test_a_dimension_without_choices_names_those_there_are():
     with pytest.raises(DataError, match=r"no choices on 'detail', there are \['overall'\]"):
-        read_groups(to_table([Choice("a", "p", ("x", "y"), (1, 2))], "choices"), "detail", "here")
+        read_groups(to_table([Choice("a", "p", ("x", "y"), (1, 2))], "choices"), ["detail"], "here")
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 10, 25])
@@ -53,27 +53,27 @@ def test_a_batch_depends_on_seed_and_step_only():
     assert not torch.equal(one.images, batch_at(groups, 5, 4, seed=2).images)
 
 
-def test_shuffled_images_keep_their_target_and_their_padding():
+def test_shuffled_images_keep_their_rank_and_their_padding():
     groups = groups_of((2, 1, 2, 2), (1, 2), (2, 2, 1))
     winners = {1, 4, 8}
     for step in range(30):
         batch = batch_at(groups, step, 3, seed=0)
-        assert set(batch.images[batch.target == 1].tolist()) == winners
+        assert set(batch.images[batch.ranks == 1].tolist()) == winners
         assert sorted(batch.mask.sum(-1).tolist()) == [2, 3, 4]
-        assert not (batch.target * ~batch.mask).any()
+        assert not (batch.ranks * ~batch.mask).any()
 
 
 def test_no_place_is_favoured():
     """The winner stands last in every choice of the data, and anywhere in the batches."""
     groups = groups_of(*[(2, 2, 2, 1)] * 50)
-    target = torch.cat([batch_at(groups, step, 50, seed=0).target for step in range(40)])
-    assert (target.mean(0) - 0.25).abs().max() < 0.03  # 2,000 draws: 3 standard errors
+    best = torch.cat([batch_at(groups, step, 50, seed=0).ranks == 1 for step in range(40)])
+    assert (best.float().mean(0) - 0.25).abs().max() < 0.03  # 2,000 draws: 3 standard errors
 
 
 def test_batches_in_order_are_all_the_choices():
     groups = groups_of(*[(1, 2)] * 10)
     shown = torch.cat([batch.images for batch in batches_in_order(groups, 4)])
-    assert torch.equal(shown, groups.images)
+    assert torch.equal(shown, groups.all.images)
 
 
 def test_flat_columns_hold_no_padding():

@@ -20,12 +20,12 @@ class Regression:
         self.parameters = {"weight": self.weight, "bias": self.bias}
         self.evaluated = 0
 
-    def loss_at(self, step):
+    def losses_at(self, step):
         random = torch.Generator().manual_seed(step)
         x = torch.randn(8, 4, generator=random)
         wanted = x.sum(-1, keepdim=True) * torch.tensor([1.0, 2.0, 3.0])
         loss = (x @ self.weight + self.bias - wanted).square().mean()
-        return loss, {"norm": self.weight.detach().norm()}
+        yield loss, {"norm": self.weight.detach().norm()}
 
     def evaluate(self):
         self.evaluated += 1
@@ -45,20 +45,20 @@ def test_six_steps_are_three_a_crash_and_three(tmp_path, ema, stop):
     how = settings(ema=ema)
     whole = Regression()
     expected = fit(
-        whole.parameters, whole.loss_at, how, tmp_path / "whole", evaluate=whole.evaluate
+        whole.parameters, whole.losses_at, how, tmp_path / "whole", evaluate=whole.evaluate
     )
     broken = Regression()
 
     def crash(step):
         if step == stop:
             raise KeyboardInterrupt
-        return broken.loss_at(step)
+        return broken.losses_at(step)
 
     with pytest.raises(KeyboardInterrupt):
         fit(broken.parameters, crash, how, tmp_path / "part", evaluate=broken.evaluate)
     resumed = Regression()
     found = fit(
-        resumed.parameters, resumed.loss_at, how, tmp_path / "part", evaluate=resumed.evaluate
+        resumed.parameters, resumed.losses_at, how, tmp_path / "part", evaluate=resumed.evaluate
     )
     assert torch.equal(resumed.weight, whole.weight)
     assert torch.equal(resumed.bias, whole.bias)
@@ -69,7 +69,7 @@ def test_six_steps_are_three_a_crash_and_three(tmp_path, ema, stop):
 
 def test_a_finished_loop_starts_no_new_step(tmp_path):
     task = Regression()
-    fit(task.parameters, task.loss_at, settings(), tmp_path)
+    fit(task.parameters, task.losses_at, settings(), tmp_path)
     before = task.weight.detach().clone()
 
     def never(step):
@@ -89,7 +89,7 @@ def test_the_best_parameters_stay(tmp_path):
         kept.append(task.weight.detach().clone())
         return {"accuracy": next(worth)}
 
-    found = fit(task.parameters, task.loss_at, settings(), tmp_path, evaluate=evaluate)
+    found = fit(task.parameters, task.losses_at, settings(), tmp_path, evaluate=evaluate)
     assert (found.best_step, found.best_value) == (4, 0.9)
     assert torch.equal(task.weight, kept[1])
     assert not torch.equal(task.weight, kept[2])
@@ -97,7 +97,7 @@ def test_the_best_parameters_stay(tmp_path):
 
 def test_without_validation_the_last_parameters_stay(tmp_path):
     task = Regression()
-    found = fit(task.parameters, task.loss_at, settings(), tmp_path)
+    found = fit(task.parameters, task.losses_at, settings(), tmp_path)
     assert found.best_step == 6
     assert torch.equal(found.best["weight"], task.weight)
 
@@ -108,7 +108,7 @@ def test_the_average_is_its_slow_twin(tmp_path):
     steps = []
     fit(
         plain.parameters,
-        plain.loss_at,
+        plain.losses_at,
         settings(steps=4),
         tmp_path / "plain",
         after_step=lambda: steps.append(plain.weight.detach().clone()),
@@ -116,7 +116,7 @@ def test_the_average_is_its_slow_twin(tmp_path):
     for weight in steps:
         slow = 0.8 * slow + 0.2 * weight
     averaged = Regression()
-    fit(averaged.parameters, averaged.loss_at, how, tmp_path / "averaged")
+    fit(averaged.parameters, averaged.losses_at, how, tmp_path / "averaged")
     assert torch.allclose(averaged.weight, slow, atol=1e-6)
 
 
@@ -124,7 +124,7 @@ def test_the_loop_is_adamw_with_the_stated_schedule(tmp_path):
     """The twin is PyTorch's own optimiser and scheduler, driven by hand."""
     how = settings(clip=0.5)
     task, twin = Regression(), Regression()
-    fit(task.parameters, task.loss_at, how, tmp_path)
+    fit(task.parameters, task.losses_at, how, tmp_path)
     optimiser = torch.optim.AdamW(
         [
             {"params": [twin.weight], "weight_decay": 0.1},
@@ -140,7 +140,7 @@ def test_the_loop_is_adamw_with_the_stated_schedule(tmp_path):
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad()
-        twin.loss_at(step)[0].backward()
+        next(twin.losses_at(step))[0].backward()
         torch.nn.utils.clip_grad_norm_([twin.weight, twin.bias], 0.5)
         optimiser.step()
     assert torch.equal(task.weight, twin.weight)
@@ -153,16 +153,20 @@ def test_a_constant_schedule_stays_after_the_warm_up():
 
 def test_a_loss_that_is_not_finite_is_told_with_its_step(tmp_path):
     task = Regression()
-    bad = lambda step: (task.loss_at(step)[0] * (math.nan if step == 3 else 1), {})  # noqa: E731
+
+    def bad(step):
+        for loss, _ in task.losses_at(step):
+            yield loss * (math.nan if step == 3 else 1), {}
+
     with pytest.raises(RunError, match=r"the loss is nan at step 4.*lower learning_rate"):
         fit(task.parameters, bad, settings(), tmp_path)
 
 
 def test_a_state_of_other_settings_is_refused(tmp_path):
     task = Regression()
-    fit(task.parameters, task.loss_at, settings(), tmp_path)
+    fit(task.parameters, task.losses_at, settings(), tmp_path)
     with pytest.raises(RunError, match="other settings"):
-        fit(task.parameters, task.loss_at, settings(learning_rate=0.1), tmp_path)
+        fit(task.parameters, task.losses_at, settings(learning_rate=0.1), tmp_path)
 
 
 def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
@@ -179,7 +183,7 @@ def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "write_atomic", full)
     with pytest.raises(RunError, match="No space left"):
-        fit(task.parameters, task.loss_at, settings(), tmp_path)
+        fit(task.parameters, task.losses_at, settings(), tmp_path)
     state = torch.load(tmp_path / STATE, weights_only=True)
     assert state["step"] == 3
 
@@ -195,4 +199,4 @@ def test_numbers_outside_their_range_are_refused(changes):
 
 def test_nothing_to_train_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="nothing is trained"):
-        fit({}, lambda step: (torch.zeros(()), {}), settings(), tmp_path)
+        fit({}, lambda step: iter([(torch.zeros(()), {})]), settings(), tmp_path)

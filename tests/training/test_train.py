@@ -24,9 +24,13 @@ from palate.scoring.promises import check_scorer
 from palate.scoring.score import score_table
 from palate.settings import read_settings
 from palate.stats.accuracy import top1
-from palate.training.banks import ImageBank, TextBank, decode_pictures
+from palate.training.banks import ImageBank, TextBank
 from palate.training.batches import read_groups
-from palate.training.train import TrainSettings, train, unfreeze
+from palate.training.learners.clip import ClipLearner, unfreeze
+from palate.training.learners.learner import open_pictures
+from palate.training.settings import TrainSettings
+from palate.training.stores import Shelf
+from palate.training.train import train
 
 
 def settings(**changes):
@@ -89,10 +93,10 @@ def test_a_training_that_broke_ends_as_one_that_did_not(
     expected = train(dataset, tiny_clip(0), tmp_path / "whole", how, held_out)
     real = module.batch_at
 
-    def crash(groups, step, size, seed):
+    def crash(groups, step, size, seed, **more):
         if step == 4:
             raise KeyboardInterrupt
-        return real(groups, step, size, seed)
+        return real(groups, step, size, seed, **more)
 
     monkeypatch.setattr(module, "batch_at", crash)
     with pytest.raises(KeyboardInterrupt):
@@ -145,9 +149,9 @@ def test_a_process_that_was_killed_goes_on_bit_for_bit(dataset, tmp_path):
     (hook / "sitecustomize.py").write_text(
         "import time\nimport palate.training.loop as loop\n"
         "update = loop._State.update\n"
-        "def slow(self, total, step):\n"
+        "def slow(self, losses, step):\n"
         "    time.sleep(600 if step == 4 else 0)\n"
-        "    update(self, total, step)\n"
+        "    return update(self, losses, step)\n"
         "loop._State.update = slow\n"
     )
     part = run("part", PYTHONPATH=f"{hook}{os.pathsep}{source}")
@@ -180,18 +184,25 @@ def test_only_what_is_asked_for_is_trained(dataset, tmp_path, layers):
     base = tiny_clip(0).model.state_dict()
     image, text = layers
     clip = tiny_clip(0)
-    _, trained = unfreeze(clip, settings(image_layers=image, text_layers=text))
+    trained = {
+        name.removeprefix("model.")
+        for name in ClipLearner(
+            clip, settings(image_layers=image, text_layers=text).trained()
+        ).trained()
+    }
     train(dataset, clip, tmp_path / "run", settings(image_layers=image, text_layers=text))
     after = weights_of(tmp_path / "run")
     moved = {name for name in base if not torch.equal(base[name], after[name])}
-    assert moved <= set(trained)
+    assert moved <= trained
     # a key's bias shifts all attention alike and has no gradient, nor has a token that never comes
     assert {name for name in trained if "k_proj.bias" not in name} <= moved
 
 
 def names_trained(**changes):
     clip = tiny_clip(0, layers=4, text_layers=3)
-    frozen, trained = unfreeze(clip, settings(**changes))
+    learner = ClipLearner(clip, settings(**changes).trained())
+    frozen = learner.frozen
+    trained = {name for name, value in clip.model.named_parameters() if value.requires_grad}
     blocks = {
         tower: sorted(
             {int(name.split(".")[3]) for name in trained if name.startswith(f"{tower}_model.enc")}
@@ -245,26 +256,27 @@ def test_layers_as_openclip_counts_them():
 )
 def test_more_layers_than_there_are_is_refused(changes):
     with pytest.raises(SettingsError, match="but this tower has"):
-        unfreeze(tiny_clip(0), settings(**changes))
+        unfreeze(tiny_clip(0), settings(**changes).trained())
 
 
 def test_a_scale_alone_is_nothing_to_train():
     with pytest.raises(SettingsError, match="leave nothing to train"):
-        unfreeze(tiny_clip(0), settings(image_layers=0, text_layers=0))
+        ClipLearner(tiny_clip(0), settings(image_layers=0, text_layers=0).trained()).trained()
 
 
 @pytest.mark.parametrize("frozen", [None, 0, 1, 2, 3])
-def test_cached_states_give_the_features_of_the_whole_model(dataset, frozen):
+def test_cached_states_give_the_features_of_the_whole_model(dataset, tmp_path, frozen):
     clip = tiny_clip(0)
-    groups = read_groups(dataset.choices, "overall", "")
-    pictures = decode_pictures(clip, groups.keys, dataset.images, dataset.folder)
+    groups = read_groups(dataset.choices, ["overall"], "")
+    shelf = Shelf(tmp_path)
+    pictures = open_pictures(dataset, groups.keys, clip.preparation, shelf)
     places = torch.tensor([3, 0, 7])
     with torch.no_grad():
-        whole = ImageBank(clip, pictures, 0, cached=False).features(places)
-        words = TextBank(clip, groups.prompts, 0, cached=False).features(places[:2])
-        for cached in (False, True):
-            images = ImageBank(clip, pictures, frozen, cached=cached)
-            texts = TextBank(clip, groups.prompts, frozen, cached=cached)
+        whole = ImageBank(clip, pictures, 0).features(places)
+        words = TextBank(clip, groups.prompts, 0).features(places[:2])
+        for kept in (None, shelf):
+            images = ImageBank(clip, pictures, frozen, kept)
+            texts = TextBank(clip, groups.prompts, frozen, kept)
             assert torch.allclose(images.features(places), whole, atol=1e-6)
             assert torch.allclose(texts.features(places[:2]), words, atol=1e-6)
 
@@ -281,10 +293,10 @@ def test_altered_images_are_not_cached(dataset, tmp_path):
     assert not train(dataset, tiny_clip(0), tmp_path / "run", settings(shift=1))["cached"]
 
 
-def test_pictures_in_the_bank_are_what_the_scorer_prepares(dataset):
+def test_pictures_in_the_bank_are_what_the_scorer_prepares(dataset, tmp_path):
     clip = tiny_clip(0)
     keys = dataset.images["image"].to_pylist()[:3]
-    pictures = decode_pictures(clip, keys, dataset.images, dataset.folder)
+    pictures = open_pictures(dataset, keys, clip.preparation, Shelf(tmp_path))
     paths = [image_path(row, dataset.folder) for row in dataset.images.slice(0, 3).to_pylist()]
     from palate.models.pixels import normalise, prepare
 

@@ -30,7 +30,7 @@ from palate.generation.adapters import FILE_NAME
 from palate.generation.generator import Generator, load_generator
 from palate.generation.sampling import image_size
 from palate.runs import hash_text, seed_for, start_run, write_atomic
-from palate.training.loop import Fitted, LoopSettings, fit
+from palate.training.loop import Fitted, LoopSettings, Losses, fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +213,7 @@ class _Work:
     def train(self, out: Path) -> Fitted:
         """Train the LoRA in place, and measure the identifier gap before and after."""
         self.unet.train()
-        fitted = fit(self.parameters, self.loss_at, self.settings.loop(), out, label="adapting")
+        fitted = fit(self.parameters, self.losses_at, self.settings.loop(), out, label="adapting")
         self.unet.eval()
         if self.settings.hold_out:
             with without_lora(self.unet):
@@ -221,7 +221,7 @@ class _Work:
             self.gap = {"before": before, "after": self._measure_gap()}
         return fitted
 
-    def loss_at(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses_at(self, step: int) -> Losses:
         """Give a step's loss: the weighted mean over its rows, and the plain mean of each role.
 
         Every random number has the address (seed, step), so the step needs no state of any kind.
@@ -241,7 +241,7 @@ class _Work:
         )
         if self.settings.min_snr:
             weight = weight * self.noising.min_snr_weights(times, self.settings.min_snr)
-        return (errors * weight).mean(), _by_role(errors.detach(), role)
+        yield (errors * weight).mean(), _by_role(errors.detach(), role)
 
     def _captions(self, rows: np.ndarray[Any, np.dtype[Any]], draw: torch.Generator) -> Tensor:
         """Choose each row's text: its caption, the identifier alone, or nothing."""

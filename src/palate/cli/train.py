@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,7 +22,12 @@ def train(  # noqa: PLR0917 - typer makes options of them
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML file with a [train] table.")] = None,
     dimension: Annotated[
-        str | None, typer.Option(help="Which choices to learn ['overall'].")
+        list[str] | None,
+        typer.Option(help="Which choices to learn ['overall']; several times for several."),
+    ] = None,
+    objective: Annotated[
+        Literal["choice", "pairs", "rankings"] | None,
+        typer.Option(help="Softmax over a prompt's images, over two, or ranked pairs [choice]."),
     ] = None,
     image_layers: Annotated[
         int | None, typer.Option(help="Last layers of the image tower to train [3].")
@@ -35,6 +40,12 @@ def train(  # noqa: PLR0917 - typer makes options of them
         float | None, typer.Option(help="Times that every choice is seen [10, without --steps].")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Choices at a time [24].")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Parts in which a batch is computed, to save memory [1].")
+    ] = None,
+    precision: Annotated[
+        Literal["float32", "bfloat16"] | None, typer.Option(help="Of the towers [float32].")
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Highest learning rate [5e-4].")
     ] = None,
@@ -68,11 +79,14 @@ def train(  # noqa: PLR0917 - typer makes options of them
     from palate.models.clip_files import load_clip
     from palate.scoring.catalog import miniature_folder
     from palate.settings import read_settings
-    from palate.training.train import TrainSettings
+    from palate.training.settings import TrainSettings
     from palate.training.train import train as teach
 
     given = {
-        "dimension": dimension,
+        "dimensions": tuple(dimension) if dimension else None,
+        "objective": objective,
+        "accumulate": accumulate,
+        "precision": precision,
         "image_layers": image_layers,
         "text_layers": text_layers,
         "steps": steps,

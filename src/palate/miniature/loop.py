@@ -34,7 +34,8 @@ from palate.scoring.catalog import load
 from palate.scoring.score import score_table
 from palate.settings import read_settings
 from palate.study.design import StudySettings
-from palate.training.train import TrainSettings, train
+from palate.training.settings import TrainSettings
+from palate.training.train import train
 
 Preset = Literal["demo", "quick", "full"]
 WEIGHTS = Path(str(files("palate.miniature"))) / "weights"

@@ -58,7 +58,7 @@ class Clip:
         No position sees those after it, so what comes after the last end token is left out.
         """
         if len(ids):
-            ids = ids[:, : int(self._ends(ids).int().argmax(-1).max()) + 1]
+            ids = ids[:, : self._longest(ids)]
         return self.text_head(self.text_blocks(self.text_stem(ids)), ids)
 
     def image_stem(
@@ -74,8 +74,17 @@ class Clip:
     ) -> Float[Tensor, "images patches width"]:
         """Run blocks ``first`` up to but not including ``last`` of the image tower."""
         for block in self.model.vision_model.encoder.layers[first:last]:
-            hidden = block(hidden)
+            hidden = self._run(block, hidden)
         return hidden
+
+    def image_rest(
+        self, hidden: Float[Tensor, "images patches width"], first: int
+    ) -> Float[Tensor, "images dim"]:
+        """Run the blocks from ``first`` on, the last for the class token alone, and the head."""
+        blocks: Any = self.model.vision_model.encoder.layers
+        if first < len(blocks):
+            hidden = blocks[-1].first(self.image_blocks(hidden, first, -1))
+        return self.image_head(hidden)
 
     def image_head(
         self, hidden: Float[Tensor, "images patches width"]
@@ -103,8 +112,19 @@ class Clip:
         mask = torch.zeros(1, 1, length, length, dtype=hidden.dtype, device=hidden.device)
         mask = mask.masked_fill(ahead, torch.finfo(hidden.dtype).min)
         for block in self.model.text_model.encoder.layers[first:last]:
-            hidden = block(hidden, mask)
+            hidden = self._run(block, hidden, mask)
         return hidden
+
+    def text_rest(
+        self,
+        hidden: Float[Tensor, "prompts context width"],
+        first: int,
+        ids: Int[Tensor, "prompts context"],
+    ) -> Float[Tensor, "prompts dim"]:
+        """Run the blocks from ``first`` on, without what comes after all prompts' ends, and the head."""
+        longest = self._longest(ids)
+        hidden, ids = hidden[:, :longest], ids[:, :longest]
+        return self.text_head(self.text_blocks(hidden, first), ids)
 
     def text_head(
         self, hidden: Float[Tensor, "prompts context width"], ids: Int[Tensor, "prompts context"]
@@ -114,6 +134,20 @@ class Clip:
         rows = torch.arange(len(ids), device=ids.device)
         pooled = hidden[rows, self._ends(ids).int().argmax(-1)]
         return functional.normalize(self.model.text_projection(pooled), dim=-1)
+
+    def _run(self, block: Any, *inputs: Tensor) -> Tensor:
+        """Run a block; with ``model.checkpointing`` its inner states are computed again for gradients."""
+        if self.model.checkpointing and torch.is_grad_enabled():
+            from torch.utils.checkpoint import checkpoint
+
+            again: Tensor = checkpoint(block, *inputs, use_reentrant=False)
+            return again
+        found: Tensor = block(*inputs)
+        return found
+
+    def _longest(self, ids: Int[Tensor, "prompts context"]) -> int:
+        """Count the positions up to the last end token of all prompts."""
+        return int(self._ends(ids).int().argmax(-1).max()) + 1
 
     def _ends(self, ids: Int[Tensor, "prompts context"]) -> Bool[Tensor, "prompts context"]:
         """Mark where prompts end: the end token, or the largest number in folders from before 2023.

@@ -279,8 +279,11 @@ class TextTower(nn.Module):
 class ClipNetwork(nn.Module):
     """Both towers, their projections and the logit scale: the state dict of transformers' ``CLIPModel``.
 
-    It has no forward pass of its own: :class:`palate.models.clip.Clip` runs its parts.
+    It has no forward pass of its own: :class:`palate.models.clip.Clip` runs its parts. With ``checkpointing``
+    a training keeps only what enters each block, and runs the blocks again for the gradients.
     """
+
+    checkpointing = False
 
     def __init__(self, config: ClipConfig) -> None:
         """Lay the network out; its values are undefined until weights are loaded."""

@@ -1,26 +1,19 @@
-"""Images and prompts in memory, with everything below the first trainable block computed once."""
+"""Images and prompts of a data set, with everything below the first trainable block computed once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from palate.data.tables import image_path
-from palate.errors import DataError
 from palate.models.clip import Clip, encode_prompts
-from palate.models.pixels import normalise, open_picture, squares
-from palate.runs import track
-
-_CHUNK = 128
-
-Change = Callable[[UInt8[Tensor, "images 3 size size"]], UInt8[Tensor, "images 3 size size"]]
+from palate.models.pixels import normalise
+from palate.training.learners.learner import Change, Pictures
+from palate.training.stores import Shelf
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +31,32 @@ class Frozen:
 class ImageBank:
     """Pictures as the tower sees them, and their features.
 
-    Pictures are decoded once. With ``cached`` the state that enters the first trainable block is
-    kept too, so that a step costs only what it trains; without, the frozen part is run every time.
+    Pictures are opened once. On a ``shelf`` the states that enter the first trainable block are kept
+    too, if they fit into ``room`` bytes, so that a step costs only what it trains; else the frozen part
+    is run every time.
     """
 
     def __init__(
         self,
         clip: Clip,
-        pictures: UInt8[Tensor, "images 3 size size"],
+        pictures: Pictures,
         frozen: int | None,
-        *,
-        cached: bool,
+        shelf: Shelf | None = None,
+        room: float = math.inf,
     ) -> None:
-        """Run the frozen part over all pictures if it is to be cached."""
+        """Run the frozen part over all pictures if it is to be kept."""
         self.clip, self.pictures, self.frozen = clip, pictures, frozen
         self.states: Tensor | None = None
-        if cached and frozen != 0:
-            self.states = _in_chunks(
-                len(pictures), lambda cut: self._below(pictures[cut]), "frozen blocks"
+        if (
+            shelf is not None
+            and frozen != 0
+            and _fit(self._below(pictures[:1]), len(pictures), room)
+        ):
+            self.states = shelf.fill(
+                "image-states",
+                len(pictures),
+                lambda cut: self._below(pictures[cut]),
+                label="frozen blocks",
             )
 
     def features(
@@ -63,16 +64,16 @@ class ImageBank:
     ) -> Float[Tensor, "images dim"]:
         """Give unit-length features of some pictures, with gradients to what is trained.
 
-        ``change`` alters the pictures first; it needs a bank without cached states.
+        ``change`` alters the pictures first; it needs a bank without kept states.
         """
         if self.states is not None:
             if change is not None:
-                raise AssertionError("pictures cannot change below a cached state")
+                raise AssertionError("pictures cannot change below a kept state")
             return self._above(self.states[places].to(self.clip.device))
         pictures = self.pictures[places]
-        return self._above(self._below(pictures if change is None else change(pictures)))
+        return self._above(self._below(pictures if change is None else change(pictures, places)))
 
-    def _below(self, pictures: UInt8[Tensor, "images 3 size size"]) -> Tensor:
+    def _below(self, pictures: Pictures) -> Tensor:
         """Run the frozen part."""
         pixels = normalise(pictures.to(self.clip.device), self.clip.preparation)
         if self.frozen == 0:
@@ -87,22 +88,33 @@ class ImageBank:
         if self.frozen is None:
             return state
         if self.frozen == 0:
-            return self.clip.image_features(state)
-        return self.clip.image_head(self.clip.image_blocks(state, self.frozen - 1))
+            return self.clip.image_rest(self.clip.image_stem(state), 0)
+        return self.clip.image_rest(state, self.frozen - 1)
 
 
 class TextBank:
     """Prompts as tokens, and their features; as :class:`ImageBank`."""
 
     def __init__(
-        self, clip: Clip, prompts: Sequence[str], frozen: int | None, *, cached: bool
+        self,
+        clip: Clip,
+        prompts: Sequence[str],
+        frozen: int | None,
+        shelf: Shelf | None = None,
+        room: float = math.inf,
     ) -> None:
-        """Run the frozen part over all prompts if it is to be cached."""
+        """Run the frozen part over all prompts if it is to be kept."""
         self.clip, self.frozen = clip, frozen
         self.ids = encode_prompts(clip, prompts)
         self.states: Tensor | None = None
-        if cached and frozen != 0:
-            self.states = _in_chunks(len(self.ids), lambda cut: self._below(self.ids[cut]), "")
+        if (
+            shelf is not None
+            and frozen != 0
+            and _fit(self._below(self.ids[:1]), len(self.ids), room)
+        ):
+            self.states = shelf.fill(
+                "text-states", len(self.ids), lambda cut: self._below(self.ids[cut])
+            )
 
     def features(self, places: Int[Tensor, " prompts"]) -> Float[Tensor, "prompts dim"]:
         """Give unit-length features of some prompts, with gradients to what is trained."""
@@ -113,8 +125,8 @@ class TextBank:
         if self.frozen is None:
             return state
         if self.frozen == 0:
-            return self.clip.text_features(ids)
-        return self.clip.text_head(self.clip.text_blocks(state, self.frozen - 1), ids)
+            return self.clip.text_rest(self.clip.text_stem(ids), 0, ids)
+        return self.clip.text_rest(state, self.frozen - 1, ids)
 
     def _below(self, ids: Int[Tensor, "prompts context"]) -> Tensor:
         """Run the frozen part."""
@@ -126,51 +138,6 @@ class TextBank:
             return self.clip.text_blocks(self.clip.text_stem(ids), 0, self.frozen - 1)
 
 
-def decode_pictures(
-    clip: Clip, keys: Sequence[str], images: Any, folder: Path, workers: int = 2
-) -> UInt8[Tensor, "images 3 size size"]:
-    """Open, resize and crop the images of these keys, in this order.
-
-    Raises DataError or ImageError naming the first image that is unknown or cannot be read.
-    """
-    known = dict(zip(images["image"].to_pylist(), images["path"].to_pylist(), strict=True))
-    size = clip.preparation.size
-
-    def one(key: str) -> Tensor:
-        if key not in known:
-            raise DataError(
-                f"{folder}: a choice shows image '{key}', which is not in the table of images"
-            )
-        path = image_path({"image": key, "path": known[key]}, folder)
-        return squares([open_picture(path)], clip.preparation)[0]
-
-    decoded = torch.empty(len(keys), 3, size, size, dtype=torch.uint8)
-    with ThreadPoolExecutor(workers) as pool:
-        for start in track(range(0, len(keys), _CHUNK), "opening images"):
-            part = keys[start : start + _CHUNK]
-            for place, picture in enumerate(pool.map(one, part), start):
-                decoded[place] = picture
-    return decoded
-
-
-def state_bytes(clip: Clip, images: int) -> int:
-    """Give the memory that cached states of so many images take."""
-    vision = clip.model.config.vision_config
-    patches = (vision.image_size // vision.patch_size) ** 2 + 1
-    size: int = 4 * images * patches * vision.hidden_size
-    return size
-
-
-def _in_chunks(count: int, compute: Callable[[slice], Tensor], label: str) -> Tensor:
-    """Compute states in parts of a fixed size, so that they are the same after a restart."""
-    cuts = [slice(start, start + _CHUNK) for start in range(0, count, _CHUNK)]
-    watched = track(cuts, label) if label else iter(cuts)
-    states: Tensor | None = None
-    for cut in watched:
-        part = compute(cut).detach().cpu()
-        if states is None:
-            states = torch.empty(count, *part.shape[1:], dtype=part.dtype)
-        states[cut] = part
-    if states is None:
-        raise DataError("there is nothing to train on")
-    return states
+def _fit(one: Tensor, rows: int, room: float) -> bool:
+    """Say whether as many rows as this one fit into ``room`` bytes."""
+    return rows * one.numel() * one.element_size() <= room

@@ -1,11 +1,11 @@
-"""The only training loop: a trainer is its parameters and a loss that is a function of the step."""
+"""The only training loop: a trainer is its parameters and losses that are a function of the step."""
 
 from __future__ import annotations
 
 import copy
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,12 @@ from torch.nn import Parameter
 
 from palate.errors import RunError, SettingsError
 from palate.runs import track, write_atomic
+from palate.training.processes import Processes
 
 STATE = "state.pt"
 
-Losses = tuple[Tensor, Mapping[str, Tensor]]
+Losses = Iterator[tuple[Tensor, Mapping[str, Tensor]]]
+"""The parts of a step's loss, which add up to it, each with named numbers to log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,41 +90,42 @@ def learning_rate(step: int, settings: LoopSettings) -> float:
 
 def fit(
     parameters: Mapping[str, Parameter],
-    loss_at: Callable[[int], Losses],
+    losses_at: Callable[[int], Losses],
     settings: LoopSettings,
     folder: Path,
     *,
     evaluate: Callable[[], Mapping[str, float]] | None = None,
-    watch: str = "accuracy",
     after_step: Callable[[], None] | None = None,
+    processes: Processes | None = None,
     label: str = "training",
 ) -> Fitted:
     """Train parameters in place, and go on where an interrupted training of this folder stopped.
 
-    ``loss_at(step)`` gives the loss of a step, counted from 0, and named parts of it to log. It
-    must depend on nothing but the step and the parameters: draw random numbers from a seed that
-    contains the step. Then a training that was killed and resumed ends bit for bit as one that
-    was not. ``evaluate`` gives validation numbers; the parameters with the highest ``watch`` are
-    kept. ``after_step`` runs after each update, for constraints. At the end the parameters hold
-    the best values. Raises RunError if the loss is not finite.
+    ``losses_at(step)`` yields the loss of a step, counted from 0, in one or more parts, with numbers to
+    log; each part is differentiated before the next is asked for. It must depend on nothing but the step
+    and the parameters: draw random numbers from a seed that contains the step. Then a training that was
+    killed and resumed ends bit for bit as one that was not. ``evaluate`` gives validation numbers; the
+    parameters with the highest ``accuracy`` are kept. ``after_step`` runs after each update, for constraints.
+    At the end the parameters hold the best values. Raises RunError if the loss is not finite.
+
+    Of several ``processes`` each gives its share of the loss, times their number; the first one writes.
     """
-    state = _State.begin(parameters, settings)
+    state = _State.begin(parameters, settings, processes or Processes())
     file = folder / STATE
-    if file.is_file():
+    if state.processes.same(file.is_file()):
         state.load(file)
     waiting: list[tuple[int, Tensor, Mapping[str, Tensor]]] = []
     for step in track(range(state.step, settings.steps), label):
-        total, parts = loss_at(step)
-        state.update(total, step)
+        total, parts = state.update(losses_at(step), step)
         if after_step is not None:
             after_step()
         state.average()
-        waiting.append((step + 1, total.detach(), parts))
+        waiting.append((step + 1, total, parts))
         last = step + 1 == settings.steps
         if last or (step + 1) % settings.log_every == 0:
             state.log(waiting)
         if evaluate is not None and (last or (step + 1) % settings.evaluate_every == 0):
-            state.evaluate(evaluate, watch)
+            state.evaluate(evaluate)
         if last or (step + 1) % settings.save_every == 0:
             state.log(waiting)
             state.save(file)
@@ -137,13 +140,17 @@ class _State:
         parameters: Mapping[str, Parameter],
         optimiser: torch.optim.AdamW,
         settings: LoopSettings,
+        processes: Processes,
     ) -> None:
         self.parameters, self.optimiser, self.settings = parameters, optimiser, settings
+        self.processes = processes
         self.step, self.found = 0, Fitted()
         self.ema = self.values() if settings.ema else {}
 
     @classmethod
-    def begin(cls, parameters: Mapping[str, Parameter], settings: LoopSettings) -> _State:
+    def begin(
+        cls, parameters: Mapping[str, Parameter], settings: LoopSettings, processes: Processes
+    ) -> _State:
         """Make the optimiser; vectors and numbers (biases, norms, scales) do not decay."""
         if not parameters:
             raise SettingsError("nothing is trained: every part of the model is frozen")
@@ -159,22 +166,28 @@ class _State:
             betas=(settings.beta1, settings.beta2),
             eps=settings.epsilon,
         )
-        return cls(parameters, optimiser, settings)
+        return cls(parameters, optimiser, settings, processes)
 
     def values(self) -> dict[str, Tensor]:
         """Copy the parameters."""
         return {name: value.detach().clone() for name, value in self.parameters.items()}
 
-    def update(self, total: Tensor, step: int) -> None:
-        """Take one step downhill."""
+    def update(self, losses: Losses, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Take one step downhill; give the loss before it, and what is to be logged."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, self.settings)
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        totals: list[Tensor] = []
+        told: dict[str, Tensor] = {}
+        for total, parts in losses:
+            self.processes.backward(total)
+            totals.append(total.detach())
+            told |= parts
         if self.settings.clip:
             torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.clip)
         self.optimiser.step()
         self.step = step + 1
+        return torch.stack(totals).sum(), told
 
     @torch.no_grad()
     def average(self) -> None:
@@ -186,7 +199,8 @@ class _State:
         """Add the mean of the last steps to the curve; only here are numbers fetched."""
         if not waiting:
             return
-        total = torch.stack([loss for _, loss, _ in waiting]).double().mean().item()
+        totals = torch.stack([loss for _, loss, _ in waiting]).double()
+        total = self.processes.gather(totals).mean().item()
         if not math.isfinite(total):
             raise RunError(
                 f"the loss is {total} at step {waiting[-1][0]}; expected a finite number, "
@@ -197,21 +211,25 @@ class _State:
             parts = [values[name].detach().double() for _, _, values in waiting if name in values]
             point[name] = torch.stack(parts).nanmean().item()
         self.found.train.append(point)
+        self.processes.log(point, self.step, group="train")
         waiting.clear()
 
-    def evaluate(self, evaluate: Callable[[], Mapping[str, float]], watch: str) -> None:
+    def evaluate(self, evaluate: Callable[[], Mapping[str, float]]) -> None:
         """Validate the averaged parameters, and keep them if they are the best."""
         own = self.values() if self.ema else {}
         _put(self.parameters, self.ema)
         numbers = dict(evaluate())
         self.found.validation.append({"step": float(self.step)} | numbers)
-        if numbers[watch] > self.found.best_value:
-            self.found.best_value, self.found.best_step = numbers[watch], self.step
+        self.processes.log(numbers, self.step, group="validation")
+        if numbers["accuracy"] > self.found.best_value:
+            self.found.best_value, self.found.best_step = numbers["accuracy"], self.step
             self.found.best = self.values()
         _put(self.parameters, own)
 
     def save(self, file: Path) -> None:
         """Write the state in one piece."""
+        if not self.processes.first:
+            return
         found = {part.name: getattr(self.found, part.name) for part in fields(self.found)}
         state = {
             "step": self.step,
@@ -226,7 +244,9 @@ class _State:
         write_atomic(file, buffer.getvalue())
 
     def load(self, file: Path) -> None:
-        """Go back to a saved state."""
+        """Go back to a saved state, which all processes must see."""
+        if not file.is_file():
+            raise RunError(f"{file}: not there, expected a folder that all processes share")
         state = torch.load(file, map_location="cpu", weights_only=True)
         if state["settings"] != asdict(self.settings) or set(state["parameters"]) != set(
             self.parameters
