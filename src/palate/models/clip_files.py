@@ -229,11 +229,25 @@ def _load_folder(folder: Path, tokenizer: Path | None, reading: Reading) -> Clip
 
 
 def _folder_preparation(folder: Path, size: int) -> Preparation:
-    """Read transformers' ``preprocessor_config.json``, or take CLIP's preparation at this size."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return Preparation(size=size)
-    said = read_json(path)
+    """Read what a folder says of its images' preparation, or take CLIP's at this size."""
+    found = find_processor(folder)
+    return Preparation(size=size) if found is None else read_processor(found[0], size, found[1])
+
+
+def find_processor(folder: Path) -> tuple[dict[str, Any], Path] | None:
+    """Look for transformers' image processor: ``preprocessor_config.json``, or in ``processor_config.json``.
+
+    transformers 5 writes the second if image processor and tokenizer are saved together.
+    """
+    path, together = folder / "preprocessor_config.json", folder / "processor_config.json"
+    if path.is_file():
+        return read_json(path), path
+    said = read_json(together).get("image_processor") if together.is_file() else None
+    return (said, together) if isinstance(said, dict) else None
+
+
+def read_processor(said: Mapping[str, Any], size: int, where: Path) -> Preparation:
+    """Read transformers' image processor as a preparation at the size of the weights' images."""
     edge = said.get("size", size)
     stretched = isinstance(edge, dict) and "shortest_edge" not in edge
     try:
@@ -245,7 +259,7 @@ def _folder_preparation(folder: Path, size: int) -> Preparation:
             std=_three(said, "image_std"),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: a preparation that is not understood ({error})") from error
+        raise CheckpointError(f"{where}: a preparation that is not understood ({error})") from error
 
 
 def _three(said: Mapping[str, Any], name: str) -> tuple[float, float, float]:

@@ -77,7 +77,7 @@ def clip_graph(network: ClipNetwork, precision: Width, *, tokens: bool = False) 
         projections = [
             (part.weight, part.bias) for part in (inside.q_proj, inside.k_proj, inside.v_proj)
         ]
-        activation = "swish" if block.mlp.activation == "quick_gelu" else "gelu"
+        activation = "swish" if block.mlp.activation == "quick_gelu" else "erf"
         alone = block is blocks[-1] and not tokens
         attention = (projections, inside.out_proj, inside.heads)
         hidden = graph.block(hidden, block, attention, activation, first=alone)
@@ -95,8 +95,24 @@ def blip_graph(tower: Any, precision: Width) -> Model:
         inside = block.self_attn
         weights, biases = inside.qkv.weight.chunk(3), inside.qkv.bias.chunk(3)
         attention = (list(zip(weights, biases, strict=True)), inside.projection, inside.num_heads)
-        hidden = graph.block(hidden, block, attention, "gelu")
+        hidden = graph.block(hidden, block, attention, "erf")
     return graph.finish(pixels, graph.norm(hidden, tower.post_layernorm))
+
+
+def siglip_graph(tower: Any, precision: Width) -> Model:
+    """Write the image tower of a SigLIP (transformers' ``SiglipVisionModel``): pixels to all patches' last states."""
+    graph, parts, config = _Graph(precision), tower.embeddings, tower.config
+    activations = {"quick_gelu": "swish", "gelu": "erf", "gelu_pytorch_tanh": "tanh"}
+    pixels = graph.pixels(config.image_size)
+    hidden = graph.embed(pixels, parts.patch_embedding, None, parts.position_embedding.weight)
+    for block in tower.encoder.layers:
+        inside = block.self_attn
+        projections = [
+            (part.weight, part.bias) for part in (inside.q_proj, inside.k_proj, inside.v_proj)
+        ]
+        attention = (projections, inside.out_proj, inside.num_heads)
+        hidden = graph.block(hidden, block, attention, activations[config.hidden_act])
+    return graph.finish(pixels, hidden)
 
 
 class _Graph:
@@ -152,19 +168,19 @@ class _Graph:
         scaled = self.ops.multiply(flat, self.weight(layer.weight))
         return self.ops.add(scaled, self.weight(layer.bias))
 
-    def embed(self, pixels: Node, patches: Any, token: Tensor, places: Tensor) -> Node:
-        """Patches and a class token before them, each with its place."""
+    def embed(self, pixels: Node, patches: Any, token: Tensor | None, places: Tensor) -> Node:
+        """Patches and, if there is one, a class token before them, each with its place."""
         ops, width, side = self.ops, patches.out_channels, patches.kernel_size[0]
         kernel = self.weight(patches.weight)
         seen = ops.convolution(pixels, kernel, [side] * 2, [0, 0], [0, 0], [1, 1])
         if patches.bias is not None:
             seen = ops.add(seen, self.weight(patches.bias.view(1, -1, 1, 1)))
         seen = ops.transpose(self.shaped(seen, self.ints(0, width, -1)), self.ints(0, 2, 1))
-        count = ops.gather(ops.shape_of(pixels, "i64"), self.ints(0), self.ints(0))
-        shape = ops.concat([count, self.ints(1, width)], 0)
-        tokens = ops.broadcast(self.weight(token.view(1, 1, -1)), shape)
-        places = places.view(1, -1, width)
-        return ops.add(ops.concat([tokens, seen], 1), self.weight(places))
+        if token is not None:
+            count = ops.gather(ops.shape_of(pixels, "i64"), self.ints(0), self.ints(0))
+            shape = ops.concat([count, self.ints(1, width)], 0)
+            seen = ops.concat([ops.broadcast(self.weight(token.view(1, 1, -1)), shape), seen], 1)
+        return ops.add(seen, self.weight(places.view(1, -1, width)))
 
     def block(
         self,
@@ -188,7 +204,7 @@ class _Graph:
         if activation == "swish":  # x · sigmoid(1.702 x) is CLIP's quick_gelu
             inner = ops.swish(inner, ops.constant(np.float32(1.702)))
         else:
-            inner = ops.gelu(inner, "erf")
+            inner = ops.gelu(inner, activation)  # exact by erf, or its tanh approximation
         return ops.add(hidden, self.linear(inner, mlp.fc2.weight, mlp.fc2.bias))
 
     def attend(

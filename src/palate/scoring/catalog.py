@@ -14,8 +14,9 @@ from palate.models.checkpoint import read_json
 from palate.models.clip_files import CARD, Reading
 from palate.models.hub import Located, locate
 from palate.models.pixels import PROFILES
+from palate.models.siglip import Siglip
+from palate.models.towers import load_towers
 from palate.scoring.builders import (
-    AS_THE_FILES_SAY,
     Profile,
     Source,
     build_aesthetic,
@@ -23,9 +24,8 @@ from palate.scoring.builders import (
     build_image_reward,
     build_mps,
     check_device,
-    read_clip,
 )
-from palate.scoring.networks import ClipScorer
+from palate.scoring.networks import ClipScorer, SiglipScorer
 from palate.scoring.scorer import Scorer
 from palate.scoring.units import UNITS
 
@@ -57,7 +57,7 @@ def load(  # noqa: PLR0913 - each is a file or a choice that only some scorers h
 
     Args:
         scorer: a name such as ``hps-v2.1``, or ``hps-v2.1@no-antialias`` with a profile; or a folder that
-            ``palate train`` or ``palate convert`` wrote, or any CLIP that transformers saved.
+            ``palate train`` or ``palate convert`` wrote, or any CLIP or SigLIP that transformers saved.
         weights: the official checkpoint: a path, or a Hub id that you name (``org/name@revision/file``).
         profile: which of the published code paths is matched; the official evaluation code by default.
         tokenizer: a vocabulary file or a folder; looked for beside the weights if not given.
@@ -174,20 +174,24 @@ def saved_as(folder: Path) -> tuple[str, str | None] | None:
 
 
 def _from_folder(path: Path, source: Source, profile: str | None) -> Scorer:
-    """Load a saved folder, which says its own name, unit and dimension, or is a plain CLIP."""
+    """Load a saved folder, which says its own name, unit and dimension, or is a plain CLIP or SigLIP."""
     if (said := saved_as(path)) is not None:
         return _by_name(said[0], profile or said[1], source)
     if profile is not None:
-        raise CheckpointError(f"{path}: no profile '{profile}', a plain CLIP folder has none")
+        raise CheckpointError(
+            f"{path}: no profile '{profile}', a plain CLIP folder has none, nor has a SigLIP's"
+        )
     _refuse_strangers(str(path), source)
-    clip = read_clip(source, AS_THE_FILES_SAY)
-    unit = clip.about.get("unit", "cosine")
+    towers = load_towers(path, tokenizer=source.tokenizer, device=source.device)
+    unit = towers.about.get("unit", "cosine")
     if unit not in UNITS:
         raise CheckpointError(f"{path}: unit is {unit!r}, expected one of {', '.join(UNITS)}")
-    name = str(clip.about.get("name") or path.resolve().name)
-    dimension = str(clip.about.get("dimension", "overall"))
+    name = str(towers.about.get("name") or path.resolve().name)
+    dimension = str(towers.about.get("dimension", "overall"))
     about = {"weights": path.resolve().name}
-    return ClipScorer(clip, name, unit=str(unit), dimension=dimension, about=about)
+    if isinstance(towers, Siglip):
+        return SiglipScorer(towers, name, unit=str(unit), dimension=dimension, about=about)
+    return ClipScorer(towers, name, unit=str(unit), dimension=dimension, about=about)
 
 
 _HPS_V2 = Reading(preparation=PROFILES["hps-v2"], activation="gelu", clean="openai", pad=0)

@@ -16,7 +16,9 @@ from palate.models.aesthetic import AestheticHead
 from palate.models.clip import Clip
 from palate.models.image_reward import ImageReward
 from palate.models.mps import CONDITIONS, Mps
-from palate.models.openvino_graph import blip_graph, clip_graph
+from palate.models.openvino_graph import blip_graph, clip_graph, siglip_graph
+from palate.models.siglip import Siglip
+from palate.models.towers import Towers
 from palate.scoring.eye import Eye
 from palate.scoring.scorer import NetworkScorer, Read
 from palate.scoring.units import cosine_scale
@@ -61,6 +63,56 @@ class ClipScorer(NetworkScorer):
     def compare(self, seen: Tensor, states: tuple[Tensor, ...]) -> Float[Tensor, " images"]:
         """Give the cosine in the scorer's unit."""
         scores = self.scale * (seen * states[0]).sum(-1)
+        return scores.clamp(min=0) if self.cut_at_zero else scores
+
+
+@final
+class SiglipScorer(NetworkScorer):
+    """Scores by the cosine between a SigLIP's image and text features, in one of the units made of it.
+
+    In the unit ``logit`` the bias is added, so that the sigmoid of a score is the probability that image and
+    prompt belong together.
+    """
+
+    def __init__(
+        self,
+        siglip: Siglip,
+        name: str,
+        *,
+        unit: str = "cosine",
+        dimension: str = "overall",
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take a loaded SigLIP; it is put in evaluation mode."""
+        siglip.model.eval()
+        self.siglip = siglip
+        logit_scale = float(siglip.model.logit_scale.detach().exp())
+        self.scale, self.cut_at_zero = cosine_scale(unit, logit_scale)
+        self.bias = float(siglip.model.logit_bias.detach()) if unit == "logit" else 0.0
+        eye = Eye(
+            siglip.image_states,
+            siglip.image_head,
+            siglip.preparation,
+            siglip.device,
+            siglip.image_fingerprint,
+            lambda precision: siglip_graph(siglip.model.vision_model, precision),
+        )
+        facts = {"tokens": _tokens(siglip), **(about or {})}
+        super().__init__(eye, name, unit, dimension, facts)
+
+    def identify(self) -> str:
+        """Hash weights, tokens and preparation."""
+        return self.siglip.fingerprint()
+
+    def read(self, prompts: Sequence[str]) -> Read:
+        """Give the unit-length text features."""
+        tokens = self.siglip.tokenizer.batch(prompts)
+        features = self.siglip.text_features(tokens.ids.to(self.siglip.device))
+        return Read((features,), tokens.given, tokens.kept)
+
+    def compare(self, seen: Tensor, states: tuple[Tensor, ...]) -> Float[Tensor, " images"]:
+        """Give the cosine in the scorer's unit."""
+        scores = self.scale * (seen * states[0]).sum(-1) + self.bias
         return scores.clamp(min=0) if self.cut_at_zero else scores
 
 
@@ -211,7 +263,7 @@ def _as_they_are(states: Tensor) -> Tensor:
     return states
 
 
-def _tokens(clip: Clip) -> dict[str, Any]:
+def _tokens(clip: Towers) -> dict[str, Any]:
     words = clip.tokenizer
     return {"context": words.context, "clean": words.clean, "pad": words.pad}
 
