@@ -31,7 +31,7 @@ def test_every_value_says_where_it_is_from() -> None:
         assert one.source
         assert one.grade in "ABCD"
         assert one.protocol in {*PROTOCOLS, *OTHER_PROTOCOLS}
-        assert one.unit in {"%", "share", "wins", "100 × cosine", "each its own"}
+        assert one.unit in {"%", "share", "correlation", "wins", "100 × cosine", "each its own"}
         assert json.loads(json.dumps(one.to_dict()))["name"] == one.name
 
 

@@ -31,7 +31,8 @@ def board(
         _styles(paths, tables, out, as_json=as_json)
         return
     from palate.data.tables import read_table
-    from palate.evaluation.board import BoardSettings, measure_board, versus_rows
+    from palate.evaluation.board import BoardSettings, measure_board
+    from palate.evaluation.board_tables import board_tables
     from palate.runs import start_run
     from palate.settings import read_settings
 
@@ -53,12 +54,13 @@ def board(
     if as_json:
         typer.echo(json.dumps(found.to_dict()))
         return
-    header, rows = found.table()
-    typer.echo(text_table(header, rows, right="469"))
-    if found.versus:
-        typer.echo("")
-        header = ["data", "dimension", "scorers", "difference, % points", ""]
-        typer.echo(text_table(header, versus_rows(found)))
+    typer.echo("\n\n".join(_text(table) for table in board_tables(found)))
+
+
+def _text(table: Any) -> str:
+    right = "".join(map(str, table.numeric))
+    notes = "".join(f"\n{note}" for note in table.notes)
+    return f"{table.title}\n{text_table(table.header, table.rows, right=right)}{notes}"
 
 
 def _styles(
@@ -105,12 +107,13 @@ def _dataset(path: Path) -> Any:
 
 def _keep(found: Any, datasets: Any, scores: Any, out: Path) -> list[Path]:
     """Write the board as JSON, Markdown and CSV, and as a page where the extra is there."""
+    from palate.evaluation.board_tables import board_csv, board_markdown
     from palate.runs import write_atomic
 
     written = {
         "board.json": json.dumps(found.to_dict(), indent=1) + "\n",
-        "board.md": found.to_markdown(),
-        "board.csv": found.to_csv(),
+        "board.md": board_markdown(found),
+        "board.csv": board_csv(found),
     }
     for name, text in written.items():
         write_atomic(out / name, text)

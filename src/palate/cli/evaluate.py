@@ -37,8 +37,8 @@ def evaluate(  # noqa: PLR0917 - typer makes options of them
     benchmark: Annotated[
         str | None,
         typer.Option(
-            help="Benchmark of a board: hpd-v1, hpd-v2, image-reward, pick-a-pic, mhp, agiqa-3k, choices [by the "
-            "source of the choices], or hps-v2-bench for generators."
+            help="Benchmark of a board: hpd-v1, hpd-v2, image-reward, pick-a-pic, pick-a-pic-v2, mhp, agiqa-3k, "
+            "choices [by the source of the choices], or hps-v2-bench for generators."
         ),
     ] = None,
     compare: Annotated[
@@ -96,7 +96,8 @@ def evaluate(  # noqa: PLR0917 - typer makes options of them
     Every accuracy stands next to chance and to picking by position, with a 95 % interval that
     resamples prompts. Two tables of scores are compared prompt by prompt. Several data sets or tables of
     scores, or --board, give one table of scorers × benchmarks under the papers' own protocols, with the
-    published values beside the measured ones and the differences between scorers.
+    published values beside the measured ones and the differences between scorers, what people reach
+    themselves, Recall@k and Filter@k, and correlations with mean opinions.
 
     Example: palate evaluate data/hpd --scores runs/scores/scores.parquet --by dimension
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,30 +17,22 @@ from palate.data.duels import duels
 from palate.data.tables import Dataset
 from palate.errors import DataError
 from palate.evaluation.benchmarks import Benchmark, as_counted, benchmark_of
+from palate.evaluation.ceilings import HumanCeiling, ceilings_of
 from palate.evaluation.disagreement import Disagreement, disagreements
 from palate.evaluation.joins import one_scorer, prompt_codes, scored_choices, values_of_choices
+from palate.evaluation.opinions import OpinionRow, opinion_rows, opinions_in
 from palate.evaluation.published import (
     BenchmarkSettings,
     Published,
     benchmark_scorer,
-    published_values,
+    published_beside,
 )
+from palate.evaluation.retrieval import RetrievalRow, retrieval_rows
 from palate.stats.accuracy import pair_credit
 from palate.stats.breakdowns import Part
+from palate.stats.intervals import Bootstrap
 from palate.stats.protocols import ProtocolAccuracy
 from palate.stats.two_way.clusters import ClusterSettings, Comparison, compare_scorers
-
-PRINTED_AS: Final = {
-    "hps-v1": "HPS",
-    "hps-v2": "HPS v2",
-    "hps-v2.1": "HPS v2.1",
-    "image-reward": "ImageReward",
-    "pickscore": "PickScore",
-    "mps": "MPS",
-    "aesthetic": "Aesthetic",
-    "clip-score": "CLIP ViT-L/14",
-}
-"""What papers call the scorers that Palate knows by name."""
 
 
 @dataclass(frozen=True)
@@ -150,68 +140,25 @@ class Worst:
 
 @dataclass(frozen=True)
 class Board:
-    """Every scorer on every data set and dimension, and how they compare."""
+    """Every scorer on every data set and dimension, what people reach there, and how scorers compare.
+
+    `rows` are accuracies under protocols. `ceilings` are those of people on the same choices, `retrieval`
+    is of choices between more than two images, and `opinions` of those that were made of mean opinions.
+    """
 
     rows: tuple[BoardRow, ...]
+    ceilings: tuple[HumanCeiling, ...]
+    retrieval: tuple[RetrievalRow, ...]
+    opinions: tuple[OpinionRow, ...]
     versus: tuple[Versus, ...]
     worst: tuple[Worst, ...]
     settings: BoardSettings
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {
-            "rows": [row.to_dict() for row in self.rows],
-            "versus": [one.to_dict() for one in self.versus],
-            "worst": [one.to_dict() for one in self.worst],
-            "settings": asdict(self.settings),
-        }
-
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """The leaderboard as text: header and rows, the main protocol of each benchmark first."""
-        header = ["data", "dimension", "scorer", "protocol", "%", "interval", "chance"]
-        header += ["published", "difference", "choices"]
-        return header, [_cells(row) for row in self.rows]
-
-    def to_markdown(self) -> str:
-        """The leaderboard and the comparisons as Markdown."""
-        header, rows = self.table()
-        lines = [" | ".join(header), " | ".join("---" for _ in header)]
-        lines += [" | ".join(row) for row in rows]
-        text = "\n".join(f"| {line} |" for line in lines) + "\n"
-        if self.versus:
-            text += "\n| data | dimension | scorers | difference, % points | |\n| --- | --- | --- | --- | --- |\n"
-        for one in self.versus:
-            text += f"| {one.data} | {one.dimension} | {one.a} − {one.b} | {_gap(one)} | {_verdict(one)} |\n"
-        return text
-
-    def to_csv(self) -> str:
-        """The leaderboard as CSV, shares from 0 to 1 with all digits."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        names = [
-            "data",
-            "benchmark",
-            "dimension",
-            "scorer",
-            "fingerprint",
-            "protocol",
-            "main",
-            "value",
-        ]
-        names += ["low", "high", "fair", "chance", "published", "difference", "choices", "counted"]
-        writer.writerow(names)
-        for row in self.rows:
-            estimate = row.result.accuracy.estimate
-            printed = None if row.published is None else row.published.share
-            writer.writerow(
-                [
-                    *(row.data, row.benchmark, row.dimension, row.scorer, row.fingerprint),
-                    *(row.result.protocol.name, row.main, row.result.value),
-                    *(estimate.low, estimate.high, row.result.fair, row.result.chance),
-                    *(printed, row.difference, row.result.choices, estimate.count),
-                ]
-            )
-        return buffer.getvalue()
+        names = ("rows", "ceilings", "retrieval", "opinions", "versus", "worst")
+        told = {name: [one.to_dict() for one in getattr(self, name)] for name in names}
+        return {**told, "settings": asdict(self.settings)}
 
 
 def measure_board(
@@ -229,22 +176,45 @@ def measure_board(
     scorers = [own for table in scores for own in _scorers(table)]
     if not scorers:
         raise DataError("there are no scores")
-    rows: list[BoardRow] = []
-    versus: list[Versus] = []
-    worst: list[Worst] = []
+    found: dict[str, list[Any]] = {
+        name: [] for name in ("rows", "ceilings", "retrieval", "opinions", "versus", "worst")
+    }
     for name, dataset in datasets:
         if not len(dataset.choices):
             raise DataError(f"{name}: holds no choices")
         benchmark = benchmark_of(dataset.choices, settings.benchmark)
         for dimension in sorted(dataset.choices.column("dimension").unique().to_pylist()):
             one = pc.equal(dataset.choices.column("dimension"), dimension)
-            choices = as_counted(dataset.choices.filter(one), benchmark)
-            where = (name, dimension)
-            for own in scorers:
-                rows += _rows(where, benchmark, choices, dataset.images, own, settings)
-                worst.append(_worst(where, choices, own, settings))
-            versus += _versus(where, choices, scorers, settings)
-    return Board(tuple(rows), tuple(versus), tuple(worst), settings)
+            part = replace(dataset, choices=dataset.choices.filter(one))
+            _measure((name, dimension), benchmark, part, scorers, settings, found)
+    return Board(**{name: tuple(own) for name, own in found.items()}, settings=settings)
+
+
+def _measure(
+    where: tuple[str, str],
+    benchmark: Benchmark,
+    dataset: Dataset,
+    scorers: Sequence[Any],
+    settings: BoardSettings,
+    found: dict[str, list[Any]],
+) -> None:
+    """Add what is measured on the choices of one data set and dimension to what was found."""
+    bootstrap = Bootstrap(settings.level, settings.resamples, settings.seed)
+    choices = as_counted(dataset.choices, benchmark)
+    opinions = opinions_in(dataset.choices)
+    for own in scorers:
+        found["rows"] += _rows(where, benchmark, choices, dataset.images, own, settings)
+        values = values_of_choices(choices, own)
+        rows = scored_choices(choices, values, own, settings.missing)
+        flat = np.repeat(rows, list_lengths(choices.column("images")))
+        kept = (choices.filter(pa.array(rows)), values[flat])
+        found["worst"].append(_worst(where, *kept, own, settings))
+        found["retrieval"] += retrieval_rows(where, benchmark, *kept, own, bootstrap)
+        if opinions is not None:
+            given = (choices, values, own, opinions)
+            found["opinions"] += opinion_rows(where, benchmark, *given, bootstrap)
+    found["ceilings"] += ceilings_of(where, dataset.choices, benchmark, bootstrap)
+    found["versus"] += _versus(where, choices, scorers, settings)
 
 
 def _scorers(table: Any) -> Iterator[Any]:
@@ -270,6 +240,8 @@ def _rows(
 ) -> Iterator[BoardRow]:
     name, dimension = where
     scorer = scores.column("scorer")[0].as_py()
+    # what is printed as one accuracy is that of the overall choice
+    printed = benchmark.published if dimension == "overall" else None
     for protocol in (benchmark.protocol, *benchmark.also):
         asked = BenchmarkSettings(
             protocol=protocol,
@@ -290,31 +262,15 @@ def _rows(
             main=protocol == benchmark.protocol,
             result=found.result,
             parts=found.parts,
-            published=_published(benchmark, protocol, scorer),
+            published=published_beside(printed, protocol, scorer),
             left_out=found.left_out,
         )
 
 
-def _published(benchmark: Benchmark, protocol: str, scorer: str) -> Published | None:
-    """What was printed for a scorer by the same protocol; the surest of several."""
-    printed = PRINTED_AS.get(scorer.partition("@")[0])
-    if benchmark.published is None or printed is None:
-        return None
-    found = published_values(benchmark.published, protocol=protocol, name=printed)
-    return min(found, key=lambda one: one.grade, default=None)
-
-
-def _values(choices: Any, scores: Any, missing: str) -> tuple[Any, NDArray[np.float64]]:
-    """The choices whose images all have a score, and those scores, flat."""
-    values = values_of_choices(choices, scores)
-    kept = scored_choices(choices, values, scores, missing)
-    flat = np.repeat(kept, list_lengths(choices.column("images")))
-    return choices.filter(pa.array(kept)), values[flat]
-
-
-def _worst(where: tuple[str, str], choices: Any, scores: Any, settings: BoardSettings) -> Worst:
-    kept, values = _values(choices, scores, settings.missing)
-    found = tuple(disagreements(kept, values, settings.worst))
+def _worst(
+    where: tuple[str, str], choices: Any, values: Any, scores: Any, settings: BoardSettings
+) -> Worst:
+    found = tuple(disagreements(choices, values, settings.worst))
     return Worst(*where, scores.column("scorer")[0].as_py(), found)
 
 
@@ -359,36 +315,3 @@ def _credit(values: NDArray[np.float64], pairs: Any) -> NDArray[np.float64]:
         values[pairs.first_index], values[pairs.second_index], pairs.outcome, ties="half"
     )
     return earned
-
-
-def _cells(row: BoardRow) -> list[str]:
-    estimate, published, difference = row.result.accuracy.estimate, row.published, row.difference
-    return [
-        row.data,
-        row.dimension,
-        row.scorer,
-        row.result.protocol.name,
-        f"{100 * row.result.value:.2f}",
-        f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}",
-        f"{100 * row.result.chance:.1f}",
-        "" if published is None else f"{published.printed()} ({published.grade})",
-        "" if difference is None else f"{100 * difference:+.2f}",
-        f"{row.result.choices:,}",
-    ]
-
-
-def _gap(one: Versus) -> str:
-    found = one.comparison.difference
-    return f"{100 * found.value:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"
-
-
-def _verdict(one: Versus) -> str:
-    better = one.comparison.better
-    if better == "not separable":
-        return "not separable"
-    return f"{one.a if better == 'a' else one.b} is better"
-
-
-def versus_rows(board: Board) -> list[list[str]]:
-    """The comparisons of scorers as text."""
-    return [[v.data, v.dimension, f"{v.a} − {v.b}", _gap(v), _verdict(v)] for v in board.versus]

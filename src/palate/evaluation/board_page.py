@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,16 @@ from palate.data.duels import duels
 from palate.data.images import open_image
 from palate.data.tables import Dataset, image_path
 from palate.errors import ImageError
-from palate.evaluation.board import Board, BoardRow, versus_rows
+from palate.evaluation.board import Board, BoardRow
+from palate.evaluation.board_plots import plot_leaderboard
+from palate.evaluation.board_tables import (
+    BoardTable,
+    accuracy_table,
+    ceiling_table,
+    opinion_table,
+    retrieval_table,
+    versus_table,
+)
 from palate.evaluation.joins import values_of_choices
 from palate.evaluation.report import PAGES, plot_counts, plot_curves, plot_intervals, write_report
 
@@ -32,14 +42,11 @@ def write_board_page(
     `datasets` and `scores` are those that were measured; pictures come from the data sets' files, and an
     image without a file is named instead.
     """
-    sections = [_section(board, name, dataset, scores) for name, dataset in datasets]
-    header, rows = board.table()
     facts = {
         "title": "Scorers and people",
-        "header": header,
-        "rows": rows,
-        "versus": versus_rows(board),
-        "sections": sections,
+        "leaderboard": accuracy_table(board.rows),
+        "versus": versus_table(board.versus),
+        "sections": [_section(board, name, dataset, scores) for name, dataset in datasets],
         "level": f"{board.settings.level:.0%}",
     }
     write_report(PAGES / "board.html", out, facts)
@@ -59,10 +66,7 @@ def _section(board: Board, name: str, dataset: Dataset, scores: Sequence[Any]) -
         "choices": f"{len(dataset.choices):,}",
         "prompts": f"{len(dataset.choices.column('prompt').unique()):,}",
         "images": f"{len(dataset.images):,}",
-        "boards": [
-            (dimension, _intervals([row for row in main if row.dimension == dimension]))
-            for dimension in dimensions
-        ],
+        "boards": [_board(board, name, dimension) for dimension in dimensions],
         "parts": [
             (row.dimension, row.scorer, _parts(row)) for row in main if _parts(row) is not None
         ],
@@ -83,19 +87,37 @@ def _section(board: Board, name: str, dataset: Dataset, scores: Sequence[Any]) -
     }
 
 
-def _intervals(rows: Sequence[BoardRow]) -> str:
-    ordered = sorted(rows, key=lambda row: -row.result.value)
-    drawn = [
-        (
-            row.scorer,
-            100 * row.result.value,
-            100 * row.result.accuracy.estimate.low,
-            100 * row.result.accuracy.estimate.high,
-        )
-        for row in ordered
+def _board(board: Board, name: str, dimension: str) -> dict[str, Any]:
+    """The leaderboard of one dimension as a plot, what people reach, and what else was measured."""
+
+    def own(rows: Sequence[Any]) -> list[Any]:
+        return [row for row in rows if (row.data, row.dimension) == (name, dimension)]
+
+    main = [row for row in own(board.rows) if row.main]
+    ceilings = own(board.ceilings)
+    protocol = main[0].result.protocol.name
+    beside = next((one for one in ceilings if protocol in one.protocols), None)
+    tables = [
+        ceiling_table(ceilings),
+        retrieval_table(own(board.retrieval)),
+        opinion_table(own(board.opinions)),
     ]
-    protocol = rows[0].result.protocol.name
-    return plot_intervals(drawn, across=f"% ({protocol})", level=100 * rows[0].result.chance)
+    return {
+        "dimension": dimension,
+        "plot": plot_leaderboard(main, beside),
+        "reason": "" if beside is None else beside.reason,
+        "tables": [_narrow(table) for table in tables if table.rows],
+    }
+
+
+def _narrow(table: BoardTable) -> BoardTable:
+    """The table without the data set and the dimension, which its heading says."""
+    return replace(
+        table,
+        header=table.header[2:],
+        rows=tuple(row[2:] for row in table.rows),
+        numeric=tuple(place - 2 for place in table.numeric),
+    )
 
 
 def _parts(row: BoardRow) -> str | None:

@@ -26,19 +26,35 @@ from palate.stats.intervals import Bootstrap
 from palate.stats.protocols import PROTOCOLS, ProtocolAccuracy, accuracy_under, named
 
 __all__ = [
+    "PRINTED_AS",
     "BenchmarkSettings",
     "BenchmarkTable",
     "Published",
     "benchmark_scorer",
     "benchmarks",
+    "published_beside",
     "published_value",
     "published_values",
 ]
 
 Grade = Literal["A", "B", "C", "D"]
 
-OTHER_PROTOCOLS: Final = ("recall-filter", "hps-benchmark", "wins", "win-rate", "means", "unstated")
+OTHER_PROTOCOLS: Final = (
+    *("recall-filter", "correlation", "hps-benchmark", "wins", "win-rate", "means", "unstated"),
+)
 """What a published value may be besides an accuracy of `palate.stats.protocols`."""
+
+PRINTED_AS: Final = {
+    "hps-v1": "HPS",
+    "hps-v2": "HPS v2",
+    "hps-v2.1": "HPS v2.1",
+    "image-reward": "ImageReward",
+    "pickscore": "PickScore",
+    "mps": "MPS",
+    "aesthetic": "Aesthetic",
+    "clip-score": "CLIP ViT-L/14",
+}
+"""What papers call the scorers that Palate knows by name."""
 
 _FILE: Final = Path(__file__).with_name("published.toml")
 
@@ -128,6 +144,20 @@ def published_value(
     if not found:
         raise DataError(f"no published value of {name!r} on {benchmark} under {protocol}")
     return min(found, key=lambda one: one.grade)
+
+
+def published_beside(
+    benchmark: str | None, protocol: str, scorer: str, part: str = ""
+) -> Published | None:
+    """What was printed for one of Palate's scorers under a protocol: the surest of several, or None.
+
+    `scorer` is a name of the catalogue, with or without its profile after an @.
+    """
+    printed = PRINTED_AS.get(scorer.partition("@")[0])
+    if benchmark is None or printed is None:
+        return None
+    found = published_values(benchmark, protocol=protocol, name=printed, part=part)
+    return min(found, key=lambda one: one.grade, default=None)
 
 
 def benchmarks() -> tuple[str, ...]:
