@@ -38,6 +38,13 @@ DeviceOption: TypeAlias = Annotated[
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
+DataArgument: TypeAlias = Annotated[
+    Path, typer.Argument(help="Folder of a data set with choices, or choices.parquet.")
+]
+DimensionOption: TypeAlias = Annotated[
+    str | None, typer.Option("--dimension", help="One dimension; all of them if not given.")
+]
+
 
 def scores_path(path: Path) -> Path:
     """The table of scores that a path names: a file, or the one in the folder of a run of `score`."""

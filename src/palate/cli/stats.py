@@ -12,13 +12,16 @@ import typer
 from palate.cli._options import (
     ArchitectureOption,
     ClipOption,
+    DataArgument,
     DeviceOption,
+    DimensionOption,
     JsonOption,
     TokenizerOption,
     WeightsOption,
     scores_path,
 )
 from palate.cli._text import percent, plural, text_table
+from palate.cli.measuring import correlation, distribution
 
 stats_app = typer.Typer(
     help="Agreement, rankings, calibration, bias and sample sizes.",
@@ -26,14 +29,8 @@ stats_app = typer.Typer(
     epilog="Example: palate stats agreement data/study",
 )
 
-DataArgument: TypeAlias = Annotated[
-    Path, typer.Argument(help="Folder of a data set with choices, or choices.parquet.")
-]
 ScoresOption: TypeAlias = Annotated[
     Path, typer.Option("--scores", help="Scores of its images: a table or the run of `score`.")
-]
-DimensionOption: TypeAlias = Annotated[
-    str | None, typer.Option("--dimension", help="One dimension; all of them if not given.")
 ]
 OutOption: TypeAlias = Annotated[
     Path | None, typer.Option("--out", help="JSON file for the result; tables go to stdout.")
@@ -397,3 +394,7 @@ def probe(  # noqa: PLR0917 - typer makes options of them
     files = [image_path(row, dataset) for row in rows]
     report = probe_scorer(judge, files, [row.prompt for row in rows])
     _tell(report.to_dict(), lambda: probe_table(report), out, as_json)
+
+
+stats_app.command("correlation")(correlation)
+stats_app.command("distribution")(distribution)

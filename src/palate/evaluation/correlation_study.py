@@ -8,9 +8,9 @@ the images: the images that were shown together change places at random, and eve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from palate.data.checks import list_lengths
-from palate.errors import DataError, SettingsError
+from palate.errors import DataError
+from palate.evaluation.contrasts import (
+    Better,
+    Contrast,
+    CorrelationSettings,
+    CorrelationStudy,
+    printed_in_hps,
+)
 from palate.evaluation.distribution import (
     PER_SPLIT,
     Kernel,
@@ -28,180 +35,49 @@ from palate.evaluation.distribution import (
     inception_score,
 )
 from palate.evaluation.joins import one_scorer, scored_choices, values_of_choices
-from palate.evaluation.looks import Looks
+from palate.evaluation.looks import Looks, same_extractor
 from palate.evaluation.relabelling import Rows, Shown, decided_choices
+from palate.runs import track
 from palate.stats.accuracy import top1
 from palate.stats.intervals import Bootstrap, expanded_tail, mean_estimate
 from palate.stats.slopes import holm
 
-Better = Literal["higher", "lower", "distance"]
-
-
-@dataclass(frozen=True)
-class CorrelationSettings:
-    """How chosen images are compared with the others.
-
-    `draws`: how often one not chosen image of every choice is drawn for the sets that must be of equal size; the
-    values are averaged. `relabellings` make the null distribution and `resamples` of prompts the intervals.
-    `dimension` names that of the choices if there are several. `missing` says what happens to a choice with an image
-    that was not looked at or not scored. `level` is that of intervals, and 1 - `level` that of the test.
-    """
-
-    draws: int = 1
-    relabellings: int = 499
-    resamples: int = 200
-    level: float = 0.95
-    dimension: str | None = None
-    missing: Literal["fail", "leave-out"] = "fail"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse settings under which nothing can be separable."""
-        if self.draws < 1:
-            raise SettingsError(f"draws is {self.draws}, expected at least 1")
-        if self.relabellings < math.ceil(1 / (1 - self.level)) - 1:
-            raise SettingsError(
-                f"{self.relabellings} relabellings cannot reach the level {self.level},"
-                f" expected at least {math.ceil(1 / (1 - self.level)) - 1}"
-            )
-        Bootstrap(self.level, self.resamples, self.seed)
-
-
-@dataclass(frozen=True, slots=True)
-class Contrast:
-    """One measure of the chosen and of the other images, and what it would be without any choice.
-
-    `difference` is chosen minus others; where the measure is a distance between both sets, it is that distance and
-    there is no value of each, nor an interval. `null_mean`, `null_low` and `null_high` are the mean and the middle
-    `level` of the relabellings. `p_value` counts relabellings at least as extreme (for a distance: as large), the
-    data themselves among them; `adjusted` is Holm's correction for the number of measures. `accuracy` is the top-1
-    accuracy of a scorer, None for measures of whole sets.
-    """
-
-    measure: str
-    better: Better
-    chosen: float | None
-    others: float | None
-    difference: float
-    low: float | None
-    high: float | None
-    null_mean: float
-    null_low: float
-    null_high: float
-    p_value: float
-    adjusted: float
-    level: float
-    accuracy: float | None = None
-
-    @property
-    def separable(self) -> bool:
-        """Whether the difference is more than relabelling explains."""
-        return self.adjusted <= 1 - self.level + 1e-12
-
-    @property
-    def verdict(self) -> str:
-        """What the measure has to do with the choices, in a few words."""
-        if not self.separable:
-            return "not separable"
-        if self.better == "distance":
-            return "the sets differ"
-        return "follows" if (self.difference > 0) == (self.better == "higher") else "goes against"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {**asdict(self), "separable": self.separable, "verdict": self.verdict}
-
-
-@dataclass(frozen=True, slots=True)
-class CorrelationStudy:
-    """Every measure of the chosen and of the other images of the same choices.
-
-    `left_out` counts choices by the reason why they do not count. `cautions` say what the numbers cannot tell.
-    """
-
-    contrasts: tuple[Contrast, ...]
-    choices: int
-    prompts: int
-    images: int
-    left_out: dict[str, int]
-    cautions: tuple[str, ...]
-    settings: CorrelationSettings
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "contrasts": [contrast.to_dict() for contrast in self.contrasts],
-            "choices": self.choices,
-            "prompts": self.prompts,
-            "images": self.images,
-            "left_out": dict(self.left_out),
-            "cautions": list(self.cautions),
-            "settings": asdict(self.settings),
-        }
-
-    def to_text(self) -> str:
-        """Write the study as a table, its cautions below."""
-        head = (
-            "measure",
-            "chosen",
-            "others",
-            "difference",
-            "by relabelling",
-            "p",
-            "top-1",
-            "verdict",
-        )
-        rows = [head, *(_cells(contrast) for contrast in self.contrasts)]
-        widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        about = f"{self.choices:,} choices of {self.prompts:,} prompts, {self.images:,} images"
-        out = [f"{count:,} choices left out: {why}" for why, count in self.left_out.items()]
-        return "\n".join(
-            [about, *out, "", *lines, *([""] if self.cautions else []), *self.cautions]
-        )
-
-
-def _cells(row: Contrast) -> tuple[str, ...]:
-    def told(value: float | None) -> str:
-        return "" if value is None else f"{value:.4g}"
-
-    interval = "" if row.low is None else f" [{told(row.low)}, {told(row.high)}]"
-    null = f"{told(row.null_low)} to {told(row.null_high)}"
-    return (
-        *(row.measure, told(row.chosen), told(row.others), told(row.difference) + interval),
-        *(null, f"{row.adjusted:.3f}", told(row.accuracy), row.verdict),
-    )
+__all__ = ["Contrast", "CorrelationSettings", "CorrelationStudy", "correlation_study"]
 
 
 def correlation_study(
     choices: Any,
     looks: Looks | None = None,
     scores: Sequence[Any] = (),
-    reference: NDArray[Any] | None = None,
+    reference: Looks | NDArray[Any] | None = None,
     settings: CorrelationSettings | None = None,
 ) -> CorrelationStudy:
     """Compare chosen with not chosen images by every measure there is, and test whether they differ.
 
-    `choices` is a table of one dimension; those with one best image count. `looks` is what an extractor saw of their images, and gives
-    FID and KID, and the Inception Score where it knows classes; `scores` are tables of one scorer each; `reference`
-    are features (images × dims) of real images by the same extractor, without which FID and KID are between the chosen
-    and the others. For measures of whole sets one other image of every choice is drawn, so that both have one image per
+    `choices` is a table of one dimension; those with one best image count. `looks` is what an extractor saw of their
+    images, and gives FID and KID, and the Inception Score where it knows classes; `scores` are tables of one scorer
+    each; `reference` is what the same extractor saw of real images, or its features (images × dims), without which FID
+    and KID are between the chosen and the others. For measures of whole sets one other image of every choice is drawn, so that both have one image per
     choice. A scorer is compared with the mean of all others of the choice.
 
     The null distribution: images that were shown together, directly or through others, change places at random, for
     all people alike. It is exact at any size if choices and images have nothing to do with each other. Intervals
     resample prompts and are centred on the value, since resampling adds a bias of its own to IS, FID and KID. The
-    order of rows, and of the images of a choice, does not matter. Raises `DataError` where nothing can be compared.
+    order of rows, and of the images of a choice, does not matter. Raises `DataError` where nothing can be compared, and
+    for a reference by another extractor.
     """
     settings = settings or CorrelationSettings()
     if looks is None and not scores:
         raise DataError("nothing to compare by: neither features nor scores were given")
+    real = _reference(looks, reference)
+    faults = reference.left_out("reference images") if isinstance(reference, Looks) else ()
     kept, values, left_out = _usable(choices, looks, scores, settings)
     shown = Shown(kept, settings.draws, settings.seed)
     contrasts = [
-        *_of_sets(shown, looks, reference, settings),
+        *_of_sets(shown, looks, real, settings),
         *_of_scorers(shown, values, scores, settings),
     ]
+    seen_by = None if looks is None else looks.seen_by
     adjusted = holm([contrast.p_value for contrast in contrasts])
     return CorrelationStudy(
         contrasts=tuple(
@@ -211,9 +87,20 @@ def correlation_study(
         prompts=shown.prompt_count,
         images=len(set(shown.keys)),
         left_out=left_out,
-        cautions=_cautions(shown, looks, reference),
+        cautions=(*_cautions(shown, looks, real), *_too_few(settings, len(contrasts)), *faults),
         settings=settings,
+        features=None if seen_by is None else seen_by.name,
+        printed=printed_in_hps() if seen_by is not None and seen_by.published else {},
     )
+
+
+def _reference(looks: Looks | None, reference: Looks | NDArray[Any] | None) -> NDArray[Any] | None:
+    """Give the features of the reference, which the same extractor must have seen."""
+    if reference is None or looks is None:
+        return None
+    real = reference if isinstance(reference, Looks) else Looks((), reference, None, {})
+    same_extractor(looks, real)
+    return real.features
 
 
 def _usable(
@@ -309,18 +196,23 @@ def _contrast(
     chosen, others, gap = each(shown.chosen, shown.others)
     null = [
         each(nodes[shown.chosen], [nodes[drawn] for drawn in shown.others])[2]
-        for nodes in shown.relabellings(settings.relabellings)
+        for nodes in _counted(shown.relabellings, settings.relabellings, f"{measure}: relabelling")
     ]
     bounds: tuple[float | None, float | None] = (None, None)
     if better != "distance" and shown.prompt_count > 1:
         again = [
             each(shown.chosen[rows], [drawn[rows] for drawn in shown.others])[2]
-            for rows in shown.resamples(settings.resamples)
+            for rows in _counted(shown.resamples, settings.resamples, f"{measure}: resampling")
         ]
         tail = expanded_tail(shown.prompt_count, settings.level)
         low, high = gap + np.quantile(again, [tail, 1 - tail]) - np.mean(again)
         bounds = (float(low), float(high))
     return _tested(measure, better, (chosen, others, gap), bounds, null, settings)
+
+
+def _counted(draw: Callable[[int], Iterable[Rows]], count: int, label: str) -> Iterator[Rows]:
+    """Draw so often and show the progress: with many images each draw takes seconds."""
+    return track(draw(count), label, count)
 
 
 def _of_scorers(
@@ -375,6 +267,16 @@ def _tested(
     return Contrast(measure, better, *found, *bounds, *middle, p_value, p_value, level)
 
 
+def _too_few(settings: CorrelationSettings, measures: int) -> Iterator[str]:
+    """Say where the smallest p-value there can be, corrected, is above that of the level."""
+    least = math.ceil(measures / (1 - settings.level) - 1e-9) - 1
+    if settings.relabellings < least:
+        yield (
+            f"{settings.relabellings} relabellings cannot make {measures} measures separable,"
+            f" expected at least {least}"
+        )
+
+
 def _cautions(shown: Shown, looks: Looks | None, reference: NDArray[Any] | None) -> tuple[str, ...]:
     """Say what the numbers cannot tell at this size."""
     told, count = [], len(shown.chosen)
@@ -384,6 +286,8 @@ def _cautions(shown: Shown, looks: Looks | None, reference: NDArray[Any] | None)
         told += [line for line in found if not line.startswith("sets of")]
         if looks.probabilities is not None and count < PER_SPLIT:
             told.append(f"{count:,} images in each set: an Inception Score of so few is too low")
+        if looks.seen_by is not None:
+            told += looks.seen_by.cautions()
     if shown.prompt_count < 30:
         told.append(
             f"{shown.prompt_count} prompts: intervals that resample fewer than 30 are rough"

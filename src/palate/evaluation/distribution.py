@@ -216,7 +216,7 @@ def frechet_infinity(
     """
     least = len(a) if fixed else min(len(a), len(b))
     sizes = np.unique(np.linspace(max(2, least // 10), least, points).astype(int))
-    if len(sizes) < 3:
+    if least < 20:
         raise DataError(f"{least} images are too few to extrapolate from, expected at least 20")
     rng, whole = np.random.default_rng(seed), factor(b) if fixed else None
     values = []

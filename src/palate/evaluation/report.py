@@ -122,6 +122,23 @@ def plot_intervals(
     return _svg(figure)
 
 
+def plot_band(
+    rows: Sequence[tuple[str, float, float, float, bool]], *, across: str, band: tuple[float, float]
+) -> str:
+    """Draw one estimate with its interval per row (name, estimate, low, high, whether it stands out) over a band."""
+    figure, axes = _new_plot(6.2, 0.75 + 0.38 * len(rows))
+    axes.axvspan(*band, color=LINE, alpha=0.7, linewidth=0)
+    axes.axvline(sum(band) / 2, color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)))
+    for place, (_, estimate, low, high, apart) in enumerate(rows):
+        colour = SERIES[0] if apart else SOFT
+        axes.plot([low, high], [place, place], color=colour, linewidth=2)
+        axes.plot([estimate], [place], "o", color=colour, markersize=5)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(across)
+    return _svg(figure)
+
+
 def _new_plot(width: float, height: float) -> tuple[Any, Any]:
     """A plot in the report's style; made without pyplot, so no display or global state is touched."""
     from matplotlib.figure import Figure

@@ -328,9 +328,8 @@ class InceptionLook:
                 features.append(found.cpu().numpy())
                 chances.append(logits.softmax(dim=1).cpu().numpy())
         if not features:
-            return np.zeros((0, self.network.fc.in_features), np.float32), np.zeros(
-                (0, self.network.fc.out_features)
-            )
+            head = self.network.fc
+            return np.zeros((0, head.in_features), np.float32), np.zeros((0, head.out_features))
         return np.concatenate(features), np.concatenate(chances)
 
 
@@ -388,10 +387,12 @@ def _fitting(weights: Weights, network: Inception, where: Path) -> Weights:
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     counters = {name for name in shapes if name.endswith(_COUNTER)}
     unused = _SECOND_HEAD if network.variant == "torchvision" else "\0"
-    kept = {
-        name: value.float()
-        for name, value in weights.items()
-        if name not in counters and not name.startswith(unused)
-    }
-    check_names(kept, {n: s for n, s in shapes.items() if n not in counters}, where)
+    used = {n: v for n, v in weights.items() if n not in counters and not n.startswith(unused)}
+    kept = {name: value.float() for name, value in used.items()}
+    expected = {n: s for n, s in shapes.items() if n not in counters}
+    hints = {n: f"; it has the {n:,} classes of the variant {v!r}" for v, n in CLASSES.items()}
+    try:
+        check_names(kept, expected, where)
+    except CheckpointError as fault:
+        raise CheckpointError(f"{fault}{hints.get(len(kept.get('fc.bias', ())), '')}") from None
     return {**{name: torch.tensor(0) for name in counters}, **kept}
