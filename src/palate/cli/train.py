@@ -76,9 +76,9 @@ def train(  # noqa: PLR0917 - typer makes options of them
     Example: palate train hpd_v1 --base clip-vit-l-14 --recipe recipes/hps-v1.toml --out runs/hps
     """
     from palate.data.tables import load_dataset
-    from palate.models.clip_files import load_clip
     from palate.scoring.catalog import miniature_folder
     from palate.settings import read_settings
+    from palate.training.learners.make import load_base
     from palate.training.settings import TrainSettings
     from palate.training.train import train as teach
 
@@ -100,8 +100,8 @@ def train(  # noqa: PLR0917 - typer makes options of them
     choices = load_dataset(dataset)
     held = load_dataset(validation) if validation else None
     path = miniature_folder() if base == "miniature" else Path(base)
-    clip = load_clip(path, tokenizer=tokenizer, architecture=architecture, device=device)
-    result = teach(choices, clip, out, settings, held, overwrite=overwrite)
+    start = load_base(path, settings, tokenizer=tokenizer, architecture=architecture, device=device)
+    result = teach(choices, start, out, settings, held, overwrite=overwrite)
     typer.echo(json.dumps(result) if as_json else _sentence(result, out))
 
 

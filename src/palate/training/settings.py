@@ -15,8 +15,8 @@ from palate.training.loop import LoopSettings
 class TrainSettings:
     """What is trained, on what, and how.
 
-    ``model`` is the kind of the scorer. ``dimensions`` picks the choices: a scorer of one dimension learns
-    from all of them alike, MPS learns one score for each. ``objective`` is the loss: ``choice`` (softmax over
+    ``model`` is the kind of the scorer: ``towers`` is a CLIP or a SigLIP, which scores by the cosine of image
+    and prompt. ``dimensions`` picks the choices, which are learnt from alike. ``objective`` is the loss: ``choice`` (softmax over
     the images of a prompt), ``pairs`` (softmax over two images; ``ties`` count half and half, or are dropped)
     or ``rankings`` (logistic over the decided pairs of a ranking). ``weights`` lets each of the ``choices``
     count the same, each of the ``prompts``, or each of the decided ``pairs``.
@@ -41,7 +41,7 @@ class TrainSettings:
     The other settings are those of the loop (:class:`palate.training.loop.LoopSettings`).
     """
 
-    model: Literal["clip"] = "clip"
+    model: Literal["towers"] = "towers"
     dimensions: tuple[str, ...] = ("overall",)
     objective: Literal["choice", "pairs", "rankings"] = "choice"
     ties: Literal["half", "drop"] = "half"

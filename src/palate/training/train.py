@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from palate.data.tables import Dataset
 from palate.errors import SettingsError
-from palate.models.clip import Clip
 from palate.runs import Run, hash_text, start_run, write_atomic
 from palate.scoring.inputs import hash_table
 from palate.training.batches import (
@@ -27,7 +26,7 @@ from palate.training.batches import (
     read_groups,
     weighed,
 )
-from palate.training.learners.learner import Change, Learner, Pictures
+from palate.training.learners.learner import Base, Change, Learner, Pictures
 from palate.training.learners.make import learner_of
 from palate.training.loop import STATE, Fitted, Losses, fit
 from palate.training.losses import weighted_mean
@@ -42,7 +41,7 @@ _SHELF = "material"
 
 def train(
     dataset: Dataset,
-    base: Clip,
+    base: Base,
     out: Path,
     settings: TrainSettings,
     validation: Dataset | None = None,

@@ -42,7 +42,7 @@ class ClipLearner(Learner):
     The scale is kept at 100 or below, as in CLIP's training.
     """
 
-    kind, unit = "clip", "hps"
+    unit = "hps"
 
     def __init__(
         self,

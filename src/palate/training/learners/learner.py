@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -23,6 +23,18 @@ from palate.training.stores import Shelf
 Pictures = UInt8[Tensor, "images 3 size size"]
 Change = Callable[[Pictures, Int[Tensor, " images"]], Pictures]
 """Alters pictures before a network sees them; told which images they are."""
+
+
+@runtime_checkable
+class Base(Protocol):
+    """A model that a training starts from."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+    def fingerprint(self) -> str:
+        """Give 16 hexadecimal digits that change with any weight, the tokens or the preparation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +59,6 @@ class Learner(nn.Module, ABC):
     ``material`` is what :meth:`open` made of a data set. All is on ``device``.
     """
 
-    kind: str
     unit: str
     preparation: Preparation
 
