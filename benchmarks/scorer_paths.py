@@ -64,7 +64,7 @@ def cases_of(name: str) -> list[Official]:
             first.promise,
         )
         for (condition, threshold), cases in groups.items()
-        if (condition, threshold) != (first.scorer.condition, first.scorer.mask_threshold)
+        if (condition, threshold) != (first.scorer.condition, first.scorer.masking.threshold)
     ]
 
 

@@ -22,6 +22,7 @@ from palate.data.images import to_rgb
 from palate.models.clip import Clip
 from palate.models.clip_files import load_clip
 from palate.models.mps import Mps
+from palate.models.mps_condition import Masking
 from palate.models.pixels import prepare, resized
 from palate.models.tokens import Tokenizer
 from palate.scoring.catalog import SCORERS, load
@@ -123,8 +124,8 @@ def clip_in_half(official: Official) -> Floats:
 def mps_with(official: Official, mps: Mps, threshold: float | None = None) -> MpsScorer:
     """Give the scorer of a case on another network or with another threshold."""
     scorer = official.scorer
-    chosen = scorer.mask_threshold if threshold is None else threshold
-    return MpsScorer(mps, scorer.dimension, scorer.condition, chosen)
+    masking = scorer.masking if threshold is None else Masking(threshold=threshold)
+    return MpsScorer(mps, scorer.dimension, scorer.condition, masking)
 
 
 def padded_with_zeros(official: Official) -> Floats:
@@ -162,7 +163,7 @@ def mask_of_the_batch(official: Official, batch: int = 8) -> Floats:
         seen = scorer.eye.see([official.images[place] for place in places])
         text, ends = mps.text_tokens(words.batch([official.prompts[place] for place in places]).ids)
         relevance = (text @ condition.transpose(1, 2)).amax(-1)
-        kept = relevance / relevance.max() > scorer.mask_threshold
+        kept = relevance / relevance.max() > scorer.masking.threshold
         found = mps.score(seen, text, ends, kept).numpy()
         values[places] = np.where(kept.any(-1).numpy(), found, np.nan)
     return values

@@ -332,7 +332,7 @@ def test_a_full_disk_leaves_no_card(official, tmp_path, monkeypatch):
 
 def test_the_official_size_is_known(tmp_path):
     """ViT-L with BERT base, from its shapes alone: 16 and 12 heads, 224 pixels."""
-    import palate.models.image_reward as module
+    import palate.models.image_reward_parts as module
 
     def empty(*shape):
         return torch.empty(shape, device="meta")
@@ -348,11 +348,11 @@ def test_the_official_size_is_known(tmp_path):
     for layer in range(12):
         name = f"blip.text_encoder.encoder.layer.{layer}.intermediate.dense.weight"
         weights[name] = empty(3072, 768)
-    vision, text = module._measure(weights, tmp_path)
-    vision = module._add_architecture(vision, text, {}, tmp_path)
-    text = module._add_med_config(text, tmp_path / "w.pt")
+    vision, text = module.measure(weights, tmp_path)
+    vision = module.add_architecture(vision, text, {}, tmp_path)
+    text = module.add_med_config(text, tmp_path / "w.pt")
     assert (vision["num_attention_heads"], vision["image_size"]) == (16, 224)
     assert (text["num_attention_heads"], text["encoder_hidden_size"]) == (12, 1024)
-    parts = module._lay_out(vision, text)
+    parts = module.lay_out(vision, text)
     numbers = sum(value.numel() for value in parts.parameters()) + 256 * (1024 + 768 + 2)
     assert 4 * numbers / 1e9 == pytest.approx(1.79, abs=0.005)  # the size of ImageReward.pt

@@ -16,7 +16,8 @@ from transformers import CLIPConfig, CLIPModel
 from palate.errors import CheckpointError, SettingsError
 from palate.models.clip import encode_prompts
 from palate.models.cross_attention import CrossModel, CrossSizes, rotary, turn
-from palate.models.mps import CONDITIONS, Mps, load_mps, read_architecture, save_mps
+from palate.models.mps import Mps, load_mps, read_architecture, save_mps
+from palate.models.mps_condition import CONDITIONS, Masking, tokens_kept
 from palate.models.tiny import tiny_clip
 
 SIZES = CrossSizes(dim=16, layer_num=2, heads=3, dim_head=8, ff_mult=2)
@@ -43,7 +44,8 @@ def pixels(count=3, seed=0):
 def scores(mps, images, prompts=PROMPTS, condition="overall", threshold=0.3):
     text, ends = mps.text_tokens(encode_prompts(mps.clip, prompts))
     asked, _ = mps.text_tokens(encode_prompts(mps.clip, [CONDITIONS[condition]]))
-    return mps.score(mps.image_tokens(images), text, ends, mps.mask(text, asked, threshold))
+    kept = tokens_kept(text, asked, Masking(threshold=threshold))
+    return mps.score(mps.image_tokens(images), text, ends, kept)
 
 
 # ------------------------------------------------------------------------------- the slow twin
@@ -204,7 +206,7 @@ def test_nothing_in_nothing_out():
     mps = tiny_mps()
     kept = torch.ones(0, 24, dtype=torch.bool)
     tokens, text, ends = (torch.zeros(0, *shape) for shape in ((17, 16), (24, 16), (16,)))
-    assert mps.mask(text, torch.ones(1, 3, 16)).shape == kept.shape
+    assert tokens_kept(text, torch.ones(1, 3, 16)).shape == kept.shape
     assert mps.score(tokens, text, ends, kept).shape == (0,)
 
 
@@ -229,21 +231,20 @@ def test_the_image_tokens_are_not_normed():
 
 
 def test_the_mask_is_the_largest_product_over_the_largest_of_the_prompt():
-    mps = tiny_mps()
     text = torch.tensor([[[4.0, 0.0], [1.0, 9.0], [2.0, -1.0]], [[0.4, 0], [0.1, 0.9], [0.2, -1]]])
     condition = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]])
     expected = torch.tensor([[True, False, True]] * 2)
-    assert torch.equal(mps.mask(text, condition, 0.3), expected)
-    assert torch.equal(mps.mask(text, condition.expand(2, -1, -1), 0.3), expected)
-    assert mps.mask(text, condition, 0.2).all()
-    assert torch.equal(mps.mask(text[1:], condition, 0.3), expected[1:])
+    assert torch.equal(tokens_kept(text, condition), expected)
+    assert torch.equal(tokens_kept(text, condition.expand(2, -1, -1)), expected)
+    assert tokens_kept(text, condition, Masking(threshold=0.2)).all()
+    assert torch.equal(tokens_kept(text[1:], condition), expected[1:])
 
 
 @pytest.mark.parametrize("scale", [-1.0, 0.0])
 def test_a_condition_that_no_token_meets_keeps_every_token(scale):
     mps = tiny_mps()
     text = torch.tensor([[[4.0], [1.0]]])
-    kept = mps.mask(text, torch.tensor([[[scale]]]))
+    kept = tokens_kept(text, torch.tensor([[[scale]]]))
     assert kept.all()
     images, ends = mps.image_tokens(pixels(1)), torch.ones(1, 16)
     assert mps.score(images, torch.zeros(1, 2, 16), ends, kept).isfinite().all()

@@ -11,7 +11,8 @@ import torch
 
 from palate.data.images import open_image
 from palate.models.clip import encode_prompts
-from palate.models.mps import CONDITIONS, THRESHOLD, Mps, load_mps, save_mps
+from palate.models.mps import Mps, load_mps, save_mps
+from palate.models.mps_condition import CONDITIONS, THRESHOLD, Masking, tokens_kept
 from palate.models.pixels import prepare
 
 HERE = Path(__file__).parent / "fixtures"
@@ -40,7 +41,7 @@ def scores(mps, cases, batch):
             text, ends = mps.text_tokens(encode_prompts(mps.clip, prompts))
             conditions = [case["condition"] for case in chunk]
             asked, _ = mps.text_tokens(encode_prompts(mps.clip, conditions))
-            masks = {at: mps.mask(text, asked, at) for at in THRESHOLDS}
+            masks = {at: tokens_kept(text, asked, Masking(threshold=at)) for at in THRESHOLDS}
             rows = [masks[case["mask_threshold"]][row] for row, case in enumerate(chunk)]
             values.append(mps.score(seen, text, ends, torch.stack(rows)).numpy())
         kept += [int(row.sum()) for row in rows]

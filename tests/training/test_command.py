@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
+
+from tests.training.conftest import write_dataset
 
 from palate.cli.main import main
 from palate.models.clip_files import save_clip
@@ -37,3 +41,17 @@ def test_wrong_input_is_one_sentence(dataset, tmp_path, capsys):
     assert main(["train", str(dataset.folder), "--base", "x", "--recipe", str(recipe), *out]) == 2
     assert "did you mean 'warmup_steps'?" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_page_on_training_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    write_dataset(tmp_path / "choices" / "train", 12, seed=1)
+    write_dataset(tmp_path / "choices" / "val", 12, seed=2)
+    save_clip(tiny_clip(0), tmp_path / "clip")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "docs/training.md", "exec"), {})
+    assert "by chance" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "fox" / "model.safetensors").is_file()

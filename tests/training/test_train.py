@@ -26,8 +26,8 @@ from palate.settings import read_settings
 from palate.stats.accuracy import top1
 from palate.training.banks import ImageBank, TextBank
 from palate.training.batches import read_groups
-from palate.training.learners.clip import ClipLearner, unfreeze
 from palate.training.learners.learner import open_pictures
+from palate.training.learners.towers import TowersLearner, unfreeze
 from palate.training.settings import TrainSettings
 from palate.training.stores import Shelf
 from palate.training.train import train
@@ -186,7 +186,7 @@ def test_only_what_is_asked_for_is_trained(dataset, tmp_path, layers):
     clip = tiny_clip(0)
     trained = {
         name.removeprefix("model.")
-        for name in ClipLearner(
+        for name in TowersLearner(
             clip, settings(image_layers=image, text_layers=text).trained()
         ).trained()
     }
@@ -200,7 +200,7 @@ def test_only_what_is_asked_for_is_trained(dataset, tmp_path, layers):
 
 def names_trained(**changes):
     clip = tiny_clip(0, layers=4, text_layers=3)
-    learner = ClipLearner(clip, settings(**changes).trained())
+    learner = TowersLearner(clip, settings(**changes).trained())
     frozen = learner.frozen
     trained = {name for name, value in clip.model.named_parameters() if value.requires_grad}
     blocks = {
@@ -261,7 +261,7 @@ def test_more_layers_than_there_are_is_refused(changes):
 
 def test_a_scale_alone_is_nothing_to_train():
     with pytest.raises(SettingsError, match="leave nothing to train"):
-        ClipLearner(tiny_clip(0), settings(image_layers=0, text_layers=0).trained()).trained()
+        TowersLearner(tiny_clip(0), settings(image_layers=0, text_layers=0).trained()).trained()
 
 
 @pytest.mark.parametrize("frozen", [None, 0, 1, 2, 3])

@@ -13,7 +13,7 @@ def train(  # noqa: PLR0917 - typer makes options of them
     dataset: Annotated[Path, typer.Argument(help="Folder of a data set with images and choices.")],
     base: Annotated[
         str,
-        typer.Option(help="CLIP to start from: miniature, a saved folder, or a checkpoint file."),
+        typer.Option(help="What to start from: miniature, a saved folder, or a checkpoint file."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the run; it becomes a scorer.")],
     validation: Annotated[
@@ -24,6 +24,12 @@ def train(  # noqa: PLR0917 - typer makes options of them
     dimension: Annotated[
         list[str] | None,
         typer.Option(help="Which choices to learn ['overall']; several times for several."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Kind of scorer: towers [a CLIP or SigLIP], mps, image-reward or aesthetic [towers]."
+        ),
     ] = None,
     objective: Annotated[
         Literal["choice", "pairs", "rankings"] | None,
@@ -62,27 +68,42 @@ def train(  # noqa: PLR0917 - typer makes options of them
         Path | None, typer.Option(help="JSON with the attention heads of a checkpoint file.")
     ] = None,
     device: Annotated[str, typer.Option(help="Where it runs: cpu or cuda.")] = "cpu",
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--license", help="Licence of the weights for the model card, in the Hub's words."
+        ),
+    ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(help="Upload the scorer to this repository of the Hub, private if it is new."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Teach a scorer from choices, by softmax over the images of each prompt.
+    """Teach a scorer from choices: of a prompt's images, the chosen one should score highest.
 
-    The last layers of both towers of a CLIP are trained. The result is a folder for
-    `palate score --scorer`, with learning curves in curves.json. An interrupted training goes on
-    where it was saved last, and ends bit for bit as if it had not been.
+    The last layers of a CLIP, SigLIP, MPS or BLIP are trained, or a head on a CLIP's features. The result
+    is a folder for `palate score --scorer`, with a model card (README.md) that has curves, accuracy,
+    calibration and audits. An interrupted training goes on where it was saved last, and ends bit for bit
+    as if it had not been.
 
     Example: palate train choices/train --base miniature --validation choices/val --out runs/hps
 
     Example: palate train hpd_v1 --base clip-vit-l-14 --recipe recipes/hps-v1.toml --out runs/hps
     """
     from palate.data.tables import load_dataset
+    from palate.evaluation.trained.describe import describe_trained
+    from palate.evaluation.trained.push import push_trained
     from palate.scoring.catalog import miniature_folder
     from palate.settings import read_settings
     from palate.training.learners.make import load_base
+    from palate.training.processes import start_processes
     from palate.training.settings import TrainSettings
     from palate.training.train import train as teach
 
     given = {
+        "model": model,
         "dimensions": tuple(dimension) if dimension else None,
         "objective": objective,
         "accumulate": accumulate,
@@ -101,8 +122,14 @@ def train(  # noqa: PLR0917 - typer makes options of them
     held = load_dataset(validation) if validation else None
     path = miniature_folder() if base == "miniature" else Path(base)
     start = load_base(path, settings, tokenizer=tokenizer, architecture=architecture, device=device)
-    result = teach(choices, start, out, settings, held, overwrite=overwrite)
+    processes = start_processes(str(start.device.type), out, settings.trackers)
+    result = teach(choices, start, out, settings, held, overwrite=overwrite, processes=processes)
+    if not processes.first:
+        return
+    describe_trained(out, choices, held, base=base, licence=licence)
     typer.echo(json.dumps(result) if as_json else _sentence(result, out))
+    if push_to_hub:
+        typer.echo(f"pushed to {push_trained(out, push_to_hub)}", err=as_json)
 
 
 def _sentence(result: dict[str, Any], out: Path) -> str:

@@ -18,6 +18,8 @@ from palate.models.checkpoint import Weights, check_names, read_weights, some
 from palate.runs import atomic_path
 
 Kind = Literal["laion-v1", "laion-v2", "laion-v2-relu", "simulacra"]
+HEAD = "head.safetensors"
+"""The file of a head in a folder, beside the CLIP that it was fitted to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ _TORCH_DAMAGE = (*_DAMAGE, KeyError, IndexError, TypeError, AttributeError, Asse
 def read_weights(path: Path) -> Weights:
     """Read the tensors of safetensors or a PyTorch file, without running anything from it.
 
-    A dictionary with the entry ``state_dict`` is unwrapped, a pickled ``torch.nn.Module`` and a
+    A dictionary with the entry ``state_dict`` or, as BLIP's, ``model`` is unwrapped, a pickled ``torch.nn.Module`` and a
     TorchScript module, such as OpenAI's CLIPs, give what their ``state_dict()`` would, and a common
     prefix ``module.`` is dropped. Raises CheckpointError for a missing, damaged or foreign file and
     for a pickle that names what Palate does not know.
@@ -61,8 +61,10 @@ def read_weights(path: Path) -> Weights:
 def _read_file(path: Path) -> Weights:
     """Read a file and take the tensors out of what they are wrapped in."""
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pytorch(path)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    for wrapping in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
+            content = content[wrapping]
+            break
     if not isinstance(content, dict) or not content:
         kind = "dictionary with nothing in it" if content == {} else type(content).__name__
         raise CheckpointError(f"{path}: found a {kind}, expected a dictionary of tensors")

@@ -135,6 +135,11 @@ class Clip:
         pooled = hidden[rows, self._ends(ids).int().argmax(-1)]
         return functional.normalize(self.model.text_projection(pooled), dim=-1)
 
+    def words(self, ids: Int[Tensor, "prompts context"]) -> Bool[Tensor, "prompts context"]:
+        """Mark the words of token numbers: what lies between the start and the end token."""
+        places = torch.arange(ids.shape[1], device=ids.device)
+        return (places > 0) & (places < self._ends(ids).int().argmax(-1, keepdim=True))
+
     def _run(self, block: Any, *inputs: Tensor) -> Tensor:
         """Run a block; with ``model.checkpointing`` its inner states are computed again for gradients."""
         if self.model.checkpointing and torch.is_grad_enabled():

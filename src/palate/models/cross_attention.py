@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from palate.errors import CheckpointError
 from palate.models.checkpoint import Weights, check_names
+from palate.runs import seed_for
 
 _FIRST = "layers.0.0.fn."
 _ZERO = ".norm.bias"
@@ -175,6 +176,18 @@ def turn(
     cosines, sines = (part.to(states.dtype) for part in turns)
     first, second = states.chunk(2, dim=-1)
     return states * cosines + torch.cat([-second, first], dim=-1) * sines
+
+
+def new_cross(sizes: CrossSizes, seed: int) -> CrossModel:
+    """Build a cross model with random weights, in float32 and evaluation mode.
+
+    It begins as ``Cross_model`` of Kwai-Kolors/MPS does, which sets no values of its own: PyTorch's for maps
+    (uniform up to 1 / sqrt(inputs)), ones for norms. The caller's random numbers are left alone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for("cross model", seed))
+        cross = CrossModel(sizes)
+    return cross.requires_grad_(requires_grad=False).eval()
 
 
 def cross_sizes(weights: Weights, where: Path, said: Mapping[str, Any], given: Path) -> CrossSizes:

@@ -17,6 +17,17 @@ from palate.errors import CheckpointError
 from palate.models.checkpoint import Weights, check_names, read_json, read_weights
 from palate.models.clip_files import CARD, pretty_json
 from palate.models.hashes import hash_weights
+from palate.models.image_reward_parts import (
+    TEXT_SIZES,
+    VISION_SIZES,
+    add_architecture,
+    add_med_config,
+    checked,
+    fill,
+    lay_out,
+    measure,
+    official_name,
+)
 from palate.models.pixels import Preparation, preparation_dict, preparation_from
 from palate.models.word_pieces import WordPieces, read_word_pieces
 from palate.runs import atomic_path, write_atomic
@@ -24,34 +35,11 @@ from palate.runs import atomic_path, write_atomic
 if TYPE_CHECKING:
     from transformers import BlipTextModel, BlipVisionModel
 
-_Sizes = dict[str, Any]
-
 # THUDM/ImageReward `ImageReward.__init__`.
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-# (width, layers) to heads: the ViT-L of BLIP's `create_vit`, and BERT base.
-_HEADS = {(1024, 24): 16, (768, 12): 12}
-_TOWER = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-_VISION_SIZES = (*_TOWER, "image_size", "patch_size")
-_TEXT_SIZES = (*_TOWER, "vocab_size", "encoder_hidden_size", "max_position_embeddings")
-# What is the same in every ImageReward: timm's epsilon in the image tower, BERT's in the encoder.
-_VISION = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
-_TEXT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12}
 # BLIP's projections to its contrastive space: in every official file, without a part in the score.
 _PROJECTION = 256
 _POSITIONS = "blip.text_encoder.embeddings.position_ids"
-# From our names to the official ones, one replacement after the other.
-_NAMES = (
-    ("vision.embeddings.class_embedding", "blip.visual_encoder.cls_token"),
-    ("vision.embeddings.position_embedding", "blip.visual_encoder.pos_embed"),
-    ("vision.embeddings.patch_embedding", "blip.visual_encoder.patch_embed.proj"),
-    ("vision.encoder.layers.", "blip.visual_encoder.blocks."),
-    ("vision.post_layernorm", "blip.visual_encoder.norm"),
-    (".layer_norm", ".norm"),
-    (".self_attn.qkv", ".attn.qkv"),
-    (".self_attn.projection", ".attn.proj"),
-    ("text.", "blip.text_encoder."),
-    ("head.", "mlp.layers."),
-)
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,8 @@ class ImageReward:
     """An image tower, a text encoder that attends to its patches, and an affine head.
 
     The reward is what the official code calls so: the head's output less ``mean``, divided by
-    ``std``; higher is better. ``about`` says what a saved folder says of itself.
+    ``std``; higher is better. ``about`` says what a saved folder says of itself. The image tower can
+    be run in parts, so that what is frozen in a training need be computed only once.
     """
 
     vision: BlipVisionModel
@@ -80,7 +69,28 @@ class ImageReward:
         self, pixels: Float[Tensor, "images 3 size size"]
     ) -> Float[Tensor, "images patches width"]:
         """Give the states of the class token and the patches, after the last norm."""
-        states: Tensor = self.vision(pixel_values=pixels).last_hidden_state
+        return self.image_rest(self.image_stem(pixels), 0)
+
+    def image_stem(
+        self, pixels: Float[Tensor, "images 3 size size"]
+    ) -> Float[Tensor, "images patches width"]:
+        """Embed the patches of prepared pixels."""
+        hidden: Tensor = self.vision.embeddings(pixels)
+        return hidden
+
+    def image_blocks(
+        self, hidden: Float[Tensor, "images patches width"], first: int = 0, last: int | None = None
+    ) -> Float[Tensor, "images patches width"]:
+        """Run blocks ``first`` up to but not including ``last`` of the image tower."""
+        for block in self.vision.encoder.layers[first:last]:
+            hidden = block(hidden)
+        return hidden
+
+    def image_rest(
+        self, hidden: Float[Tensor, "images patches width"], first: int
+    ) -> Float[Tensor, "images patches width"]:
+        """Run the blocks from ``first`` on, and the last norm."""
+        states: Tensor = self.vision.post_layernorm(self.image_blocks(hidden, first))
         return states
 
     def reward(
@@ -89,7 +99,16 @@ class ImageReward:
         ids: Int[Tensor, "images context"],
         mask: Int[Tensor, "images context"],
     ) -> Float[Tensor, " images"]:
-        """Give the standardised reward of each image for the prompt at the same place.
+        """Give the standardised reward of each image for the prompt at the same place."""
+        return (self.raw_reward(states, ids, mask) - self.mean) / self.std
+
+    def raw_reward(
+        self,
+        states: Float[Tensor, "images patches width"],
+        ids: Int[Tensor, "images context"],
+        mask: Int[Tensor, "images context"],
+    ) -> Float[Tensor, " images"]:
+        """Give the head's output for each image and the prompt at the same place, which training compares.
 
         As in the official code every patch is attended to, padded positions are not, and the
         feature is the state of the first token: ``[CLS]``, for BLIP's ``[ENC]`` is not put there.
@@ -98,8 +117,11 @@ class ImageReward:
             return states.sum((1, 2))
         # No mask for the patches: the official one is all ones.
         encoded = self.text(input_ids=ids, attention_mask=mask, encoder_hidden_states=states)
-        raw: Tensor = self.head(encoded.last_hidden_state[:, 0])
-        return (raw[:, 0] - self.mean) / self.std
+        feature = encoded.last_hidden_state[:, 0]
+        # As officially the head is computed in full, whatever autocast makes of the towers.
+        with torch.autocast(feature.device.type, enabled=False):
+            raw: Tensor = self.head(feature.to(next(self.head.parameters()).dtype))
+        return raw[:, 0]
 
     def fingerprint(self) -> str:
         """Give 16 hexadecimal digits that change with any weight, the tokens or the preparation.
@@ -136,11 +158,17 @@ def load_image_reward(
     if path.is_dir():
         model = _load_folder(path, tokenizer)
     elif path.is_file():
-        model = _load_official(path, tokenizer, architecture)
+        model = from_official(read_weights(path), path, tokenizer, architecture)
     else:
         raise CheckpointError(f"{path}: no such weights file or folder")
     _parts(model).to(device)
     return model
+
+
+def holds_image_reward(folder: Path) -> bool:
+    """Say whether a folder calls itself an ImageReward."""
+    config = folder / "config.json"
+    return config.is_file() and read_json(config).get("model_type") == "image-reward"
 
 
 def save_image_reward(
@@ -174,25 +202,26 @@ def save_image_reward(
     write_atomic(folder / CARD, pretty_json(card | about))
 
 
-def _load_official(path: Path, tokenizer: Path | None, architecture: Path | None) -> ImageReward:
-    """Load a file with the official names."""
-    weights = read_weights(path)
+def from_official(
+    weights: Weights, path: Path, tokenizer: Path | None, architecture: Path | None
+) -> ImageReward:
+    """Build an ImageReward from tensors with the official names; ``path`` is the file they come from."""
     weights.pop(_POSITIONS, None)  # 0 to 511; transformers makes them itself
-    vision, text = _measure(weights, path)
+    vision, text = measure(weights, path)
     beside = path.parent / "architecture.json"
     given = architecture or (beside if beside.is_file() else None)
     said = read_json(given) if given is not None else {}
-    vision = _add_architecture(vision, text, said, given or path)
-    text = _add_med_config(text, path)
+    vision = add_architecture(vision, text, said, given or path)
+    text = add_med_config(text, path)
     words = read_word_pieces(tokenizer or path.parent, vocabulary_size=text["vocab_size"])
-    parts = _lay_out(vision, text)
-    theirs = {name: _official(name) for name in parts.state_dict()}
+    parts = lay_out(vision, text)
+    theirs = {name: official_name(name) for name in parts.state_dict()}
     expected = {theirs[name]: value.shape for name, value in parts.state_dict().items()}
     for name, width in (("vision", vision["hidden_size"]), ("text", text["hidden_size"])):
         expected[f"blip.{name}_proj.weight"] = torch.Size([_PROJECTION, width])
         expected[f"blip.{name}_proj.bias"] = torch.Size([_PROJECTION])
     check_names(weights, expected, path)
-    filled = _fill(parts, {name: weights[official] for name, official in theirs.items()})
+    filled = fill(parts, {name: weights[official] for name, official in theirs.items()})
     preparation = Preparation(size=vision["image_size"], convert="after")
     return ImageReward(*filled, words, preparation, *_standard(said, given or path))
 
@@ -206,8 +235,8 @@ def _load_folder(folder: Path, tokenizer: Path | None) -> ImageReward:
     raw, card = read_json(where), read_json(folder / CARD)
     if (kind := raw.get("model_type")) != "image-reward":
         raise CheckpointError(f"{where}: model_type is {kind!r}, expected 'image-reward'")
-    vision = _checked(raw.get("vision_config"), _VISION_SIZES, where)
-    text = _checked(raw.get("text_config"), _TEXT_SIZES, where)
+    vision = checked(raw.get("vision_config"), VISION_SIZES, where)
+    text = checked(raw.get("text_config"), TEXT_SIZES, where)
     preparation = preparation_from(card.get("preparation", {}), str(folder / CARD))
     if preparation.size != vision["image_size"]:
         raise CheckpointError(
@@ -220,112 +249,10 @@ def _load_folder(folder: Path, tokenizer: Path | None) -> ImageReward:
         vocabulary_size=text["vocab_size"],
     )
     path = folder / "model.safetensors"
-    weights, parts = read_weights(path), _lay_out(vision, text)
+    weights, parts = read_weights(path), lay_out(vision, text)
     check_names(weights, {name: value.shape for name, value in parts.state_dict().items()}, path)
     standard = _standard(card, folder / CARD)
-    return ImageReward(*_fill(parts, weights), words, preparation, *standard, card)
-
-
-def _measure(weights: Weights, where: Path) -> tuple[_Sizes, _Sizes]:
-    """Read what the shapes of officially named weights tell of the image tower and the text encoder."""
-
-    def shape(name: str, axes: int) -> tuple[int, ...]:
-        if name not in weights or weights[name].ndim != axes:
-            raise CheckpointError(
-                f"{where}: not an ImageReward in the official format, '{name}' is missing or misshapen"
-            )
-        return tuple(weights[name].shape)
-
-    def count(prefix: str) -> int:
-        return len({name[len(prefix) :].split(".")[0] for name in weights if prefix in name})
-
-    blocks, layers = "blip.visual_encoder.blocks.", "blip.text_encoder.encoder.layer."
-    embeddings = "blip.text_encoder.embeddings."
-    width, _, patch, _ = shape("blip.visual_encoder.patch_embed.proj.weight", 4)
-    grid = math.isqrt(max(shape("blip.visual_encoder.pos_embed", 3)[1] - 1, 0))
-    vocabulary, text_width = shape(f"{embeddings}word_embeddings.weight", 2)
-    depth, text_depth = count(blocks), count(layers)
-    vision = {
-        "hidden_size": width,
-        "intermediate_size": shape(f"{blocks}0.mlp.fc1.weight", 2)[0],
-        "num_hidden_layers": depth,
-        "num_attention_heads": _HEADS.get((width, depth)),
-        "image_size": grid * patch,
-        "patch_size": patch,
-    }
-    text = {
-        "hidden_size": text_width,
-        "intermediate_size": shape(f"{layers}0.intermediate.dense.weight", 2)[0],
-        "num_hidden_layers": text_depth,
-        "num_attention_heads": _HEADS.get((text_width, text_depth)),
-        "vocab_size": vocabulary,
-        "encoder_hidden_size": width,
-        "max_position_embeddings": shape(f"{embeddings}position_embeddings.weight", 2)[0],
-    }
-    return vision, text
-
-
-def _add_architecture(vision: _Sizes, text: _Sizes, said: Mapping[str, Any], where: Path) -> _Sizes:
-    """Take the image tower's heads from an architecture file; all its sizes must agree with the weights."""
-    tower = said.get("vit", {})
-    if not isinstance(tower, dict):
-        raise CheckpointError(f"{where}: vit is {tower!r}, expected an object")
-    flat = {f"vit.{name}": value for name, value in tower.items()}
-    flat |= {name: value for name, value in said.items() if name != "vit"}
-    sizes = {
-        "vit.embed_dim": vision["hidden_size"],
-        "vit.depth": vision["num_hidden_layers"],
-        "vit.patch_size": vision["patch_size"],
-        "vit.img_size": vision["image_size"],
-        "mlp_input": text["hidden_size"],
-    }
-    known = {*sizes, "vit.num_heads", "mean", "std"}
-    if unknown := sorted(set(flat) - known):
-        raise CheckpointError(f"{where}: unknown entry '{unknown[0]}', expected {sorted(known)}")
-    _agree(flat, sizes, where)
-    heads = flat.get("vit.num_heads", vision["num_attention_heads"])
-    return _checked({**vision, "num_attention_heads": heads}, _VISION_SIZES, where)
-
-
-def _add_med_config(text: _Sizes, where: Path) -> _Sizes:
-    """Take the text encoder's heads from ``med_config.json`` beside the weights.
-
-    The official code replaces the file's ``encoder_width`` by the width of the image tower, and so
-    it is not looked at; the other sizes must agree with the weights.
-    """
-    path = where.parent / "med_config.json"
-    said = read_json(path) if path.is_file() else {}
-    own = {"encoder_hidden_size", "num_attention_heads"}
-    sizes = {name: size for name, size in text.items() if name not in own}
-    _agree(said, sizes | _TEXT, path)
-    heads = said.get("num_attention_heads", text["num_attention_heads"])
-    return _checked({**text, "num_attention_heads": heads}, _TEXT_SIZES, path if said else where)
-
-
-def _agree(said: Mapping[str, Any], sizes: _Sizes, where: Path) -> None:
-    """Refuse a file that says something else than the weights."""
-    for name, size in sizes.items():
-        if said.get(name, size) != size:
-            raise CheckpointError(f"{where}: {name} is {said[name]}, but the weights have {size}")
-
-
-def _checked(said: Any, names: tuple[str, ...], where: Path) -> _Sizes:
-    """Refuse sizes of which one is missing, unknown or impossible."""
-    if not isinstance(said, Mapping) or set(said) != set(names):
-        found = sorted(said) if isinstance(said, Mapping) else said
-        raise CheckpointError(f"{where}: found the sizes {found}, expected {sorted(names)}")
-    if said["num_attention_heads"] is None:
-        raise CheckpointError(
-            f"{where}: the weights do not say how many attention heads they have; expected "
-            "vit.num_heads in an architecture file, num_attention_heads in med_config.json beside them"
-        )
-    for name in names:
-        if type(said[name]) is not int or said[name] < 1:
-            raise CheckpointError(f"{where}: {name} is {said[name]!r}, expected a positive integer")
-    width, heads = said["hidden_size"], said["num_attention_heads"]
-    if width % heads:
-        raise CheckpointError(f"{where}: {heads} attention heads do not divide the width {width}")
-    return dict(said)
+    return ImageReward(*fill(parts, weights), words, preparation, *standard, card)
 
 
 def _standard(said: Mapping[str, Any], where: Path) -> tuple[float, float]:
@@ -339,43 +266,6 @@ def _standard(said: Mapping[str, Any], where: Path) -> tuple[float, float]:
     return float(mean), float(std)
 
 
-def _lay_out(vision: _Sizes, text: _Sizes) -> nn.ModuleDict:
-    """Build the three parts without memory, so that no random numbers are drawn."""
-    from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
-
-    width = text["hidden_size"]
-    nothing = {"bos_token_id": None, "eos_token_id": None}  # no text is generated
-    with torch.device("meta"):
-        vision_model = BlipVisionModel(BlipVisionConfig(**vision, **_VISION))
-        text_config = BlipTextConfig(**text, **_TEXT, **nothing)
-        text_model = BlipTextModel(text_config, add_pooling_layer=False)
-        # Five affine maps with nothing between them but dropout, which only acts in training.
-        head = nn.Sequential(
-            *(nn.Linear(width, 1024), nn.Dropout(0.2), nn.Linear(1024, 128), nn.Dropout(0.2)),
-            *(nn.Linear(128, 64), nn.Dropout(0.1), nn.Linear(64, 16), nn.Linear(16, 1)),
-        )
-    return nn.ModuleDict({"vision": vision_model, "text": text_model, "head": head})
-
-
-def _fill(parts: nn.ModuleDict, weights: Weights) -> tuple[Any, Any, Any]:
-    """Give laid-out parts their weights, in float32 and evaluation mode, and give them one by one."""
-    parts.to_empty(device="cpu")
-    # `to_empty` leaves a buffer that is not saved undefined; there is this one.
-    embeddings: Any = parts["text"].embeddings
-    positions = embeddings.position_ids.shape[-1]
-    embeddings.position_ids = torch.arange(positions).expand(1, -1).clone()
-    parts.load_state_dict({name: value.to(torch.float32) for name, value in weights.items()})
-    parts.requires_grad_(requires_grad=False).eval()
-    return parts["vision"], parts["text"], parts["head"]
-
-
-def _official(name: str) -> str:
-    """Give the official name of a tensor of ours."""
-    for ours, theirs in _NAMES:
-        name = name.replace(ours, theirs)
-    return name
-
-
 def _parts(model: ImageReward) -> nn.ModuleDict:
     """Give the three parts under the names that a saved folder has."""
     return nn.ModuleDict({"vision": model.vision, "text": model.text, "head": model.head})
@@ -387,6 +277,6 @@ def _config(model: ImageReward) -> dict[str, Any]:
     return {
         "model_type": "image-reward",
         "architectures": ["ImageReward"],
-        "vision_config": {name: getattr(vision, name) for name in _VISION_SIZES},
-        "text_config": {name: getattr(text, name) for name in _TEXT_SIZES},
+        "vision_config": {name: getattr(vision, name) for name in VISION_SIZES},
+        "text_config": {name: getattr(text, name) for name in TEXT_SIZES},
     }

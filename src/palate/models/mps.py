@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from palate.errors import CheckpointError, SettingsError
+from palate.errors import CheckpointError
 from palate.models.checkpoint import Weights, read_json, read_weights, some
 from palate.models.clip import Clip
 from palate.models.clip_files import CARD, build_model, pretty_json
@@ -22,30 +21,10 @@ from palate.models.clip_names import PUBLISHED
 from palate.models.clip_network import ClipConfig, TextConfig, VisionConfig
 from palate.models.cross_attention import CrossModel, CrossSizes, build_cross, cross_sizes
 from palate.models.hashes import hash_weights
+from palate.models.mps_condition import CONDITIONS, Masking, read_question, write_question
 from palate.models.pixels import preparation_dict, preparation_from
 from palate.models.tokens import find_tokenizer, read_tokenizer
 from palate.runs import atomic_path, write_atomic
-
-# Both evaluation scripts of Kwai-Kolors/MPS, and so its published numbers, take 0.3; its model's
-# own forward pass and the example in its README take 0.01.
-THRESHOLD = 0.3
-
-CONDITIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "overall": "light, color, clarity, tone, style, ambiance, artistry, shape, face, hair, "
-        "hands, limbs, structure, instance, texture, quantity, attributes, position, number, "
-        "location, word, things.",
-        "aesthetics": "light, color, clarity, tone, style, ambiance, artistry.",
-        "detail": "shape, face, hair, hands, limbs, structure, instance, texture.",
-        "alignment": "quantity, attributes, position, number, location.",
-    }
-)
-"""The words that stand for each dimension; their punctuation changes the tokens and the score.
-
-Only ``overall`` is official (the evaluation scripts of Kwai-Kolors/MPS, letter for letter). The
-others are the parts into which two independent successors divide it, with the official commas and
-full stop; ``word`` and ``things`` are in no part. The published weights saw only ``overall``.
-"""
 
 _PREFIXES = ("model.", "cross_model.")
 _UNTOLD = ("num_attention_heads", "hidden_act")
@@ -61,24 +40,35 @@ class Mps:
     computed in float32, where the official code rounds pixels, tokens and rotary angles to 16
     bits. And each prompt's mask comes from that prompt alone, where the official code divides by
     a maximum over the batch: for a batch of one, which the published numbers use, that is the same.
+
+    ``conditions`` are the words of each dimension that it was trained on. ``masking`` is how it was trained;
+    the official file and what was converted from it do not say, so that their scorer's profile does.
     """
 
     clip: Clip
     cross: CrossModel
     about: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=lambda: CONDITIONS)
+    masking: Masking | None = None
 
     def image_tokens(
         self, pixels: Float[Tensor, "images 3 size size"]
     ) -> Float[Tensor, "images tokens dim"]:
         """Give the class token and all patches of prepared pixels, projected without final norm."""
-        tokens: Tensor = self.clip.model.visual_projection(self.image_states(pixels))
-        return tokens
+        return self.project(self.image_states(pixels))
 
     def image_states(
         self, pixels: Float[Tensor, "images 3 size size"]
     ) -> Float[Tensor, "images tokens width"]:
         """Give the class token and all patches of prepared pixels, before the projection."""
         return self.clip.image_blocks(self.clip.image_stem(pixels))
+
+    def project(
+        self, states: Float[Tensor, "images tokens width"]
+    ) -> Float[Tensor, "images tokens dim"]:
+        """Project what :meth:`image_states` gives."""
+        tokens: Tensor = self.clip.model.visual_projection(states)
+        return tokens
 
     def text_tokens(
         self, ids: Int[Tensor, "prompts context"]
@@ -87,33 +77,15 @@ class Mps:
 
         Start, end and padding are positions like any other: the official code lets them take part.
         """
-        hidden = self.clip.text_blocks(self.clip.text_stem(ids))
+        return self.text_head(self.clip.text_blocks(self.clip.text_stem(ids)), ids)
+
+    def text_head(
+        self, hidden: Float[Tensor, "prompts context width"], ids: Int[Tensor, "prompts context"]
+    ) -> tuple[Float[Tensor, "prompts context dim"], Float[Tensor, "prompts dim"]]:
+        """Give tokens and end features of what the last block of the text tower gives."""
         model = self.clip.model
         tokens: Tensor = model.text_projection(model.text_model.final_layer_norm(hidden))
         return tokens, self.clip.text_head(hidden, ids)
-
-    def mask(
-        self,
-        text: Float[Tensor, "prompts context dim"],
-        condition: Float[Tensor, "#prompts words dim"],
-        threshold: float = THRESHOLD,
-    ) -> Bool[Tensor, "prompts context"]:
-        """Say which tokens of each prompt take part under a condition.
-
-        A token's relevance is its largest dot product with any token of the condition; it takes
-        part if that, divided by the largest relevance in its prompt, is above ``threshold``. Where the
-        largest is not positive every token takes part. So it is in the official code for a negative
-        largest, which makes all ratios at least 1; for exactly 0 the official code gives NaN.
-        ``condition`` is one for all prompts or one for each. Raises SettingsError for a threshold
-        that no token could pass.
-        """
-        if not threshold < 1:
-            raise SettingsError(
-                f"the mask threshold is {threshold}, expected below 1: no token could pass"
-            )
-        relevance = (text @ condition.transpose(1, 2)).amax(-1)
-        most = relevance.amax(-1, keepdim=True)
-        return (relevance / most > threshold) | (most <= 0)
 
     def score(
         self,
@@ -126,10 +98,20 @@ class Mps:
 
         Higher is better. The prompt's tokens, end feature and mask stand at the place of its image.
         """
-        fused = self.cross(image_tokens, text_tokens, kept)[:, 0]
+        return self.compare(self.cross(image_tokens, text_tokens, kept)[:, 0], ends)
+
+    def compare(
+        self, fused: Float[Tensor, "images dim"], ends: Float[Tensor, "images dim"]
+    ) -> Float[Tensor, " images"]:
+        """Give exp(logit scale) times the cosine of fused class tokens and end features."""
         cosines = (functional.normalize(fused, dim=-1) * functional.normalize(ends, dim=-1)).sum(-1)
         scale: Tensor = self.clip.model.logit_scale.exp()
         return scale * cosines
+
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the weights."""
+        return self.clip.device
 
     def fingerprint(self) -> str:
         """Give 16 hexadecimal digits that change with any weight, the tokens or the preparation."""
@@ -164,6 +146,14 @@ def load_mps(
     return mps
 
 
+def holds_mps(path: Path) -> bool:
+    """Say whether a folder calls itself an MPS, or a file has the tensors of one."""
+    if path.is_dir():
+        config = path / "config.json"
+        return config.is_file() and read_json(config).get("model_type") == "mps"
+    return path.is_file() and any(name.startswith(_PREFIXES[1]) for name in read_weights(path))
+
+
 def save_mps(mps: Mps, folder: Path, *, half: bool = False, **about: object) -> None:
     """Write an MPS as a folder that :func:`load_mps` reads, with the official tensor names.
 
@@ -194,6 +184,7 @@ def save_mps(mps: Mps, folder: Path, *, half: bool = False, **about: object) -> 
         "kind": "mps",
         "preparation": preparation_dict(mps.clip.preparation),
         "tokens": {"context": words.context, "pad": words.pad, "clean": words.clean},
+        **write_question(mps.conditions, mps.masking),
     }
     write_atomic(folder / CARD, pretty_json(card | about))
 
@@ -254,7 +245,8 @@ def _assemble(path: Path, words: Path, given: Path | None, card: Mapping[str, An
             f"but the preparation makes {preparation.size}"
         )
     clip = Clip(build_model(config, towers, path), reader, preparation)
-    return Mps(clip, build_cross(fusion, sizes, path), card)
+    question = read_question(card, path.parent / CARD)
+    return Mps(clip, build_cross(fusion, sizes, path), card, *question)
 
 
 def read_architecture(

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from palate.errors import CheckpointError, SettingsError
-from palate.models.aesthetic import load_head
+from palate.models.aesthetic import HEAD, load_head
 from palate.models.clip import Clip
 from palate.models.clip_files import Reading, load_clip
 from palate.models.clip_names import published_name
 from palate.models.hub import Located
-from palate.models.image_reward import load_image_reward
-from palate.models.mps import CONDITIONS, THRESHOLD, load_mps
+from palate.models.image_reward import ImageReward, load_image_reward
+from palate.models.mps import Mps, load_mps
+from palate.models.mps_condition import CONDITIONS, THRESHOLD, Masking
 from palate.models.pixels import PROFILES
 from palate.scoring.networks import AestheticScorer, ClipScorer, ImageRewardScorer, MpsScorer
 from palate.scoring.scorer import Scorer
@@ -84,28 +85,74 @@ def read_clip(source: Source, reading: Reading) -> Clip:
 def build_mps(name: str, how: Profile, source: Source, about: Mapping[str, Any]) -> Scorer:
     """One dimension of MPS."""
     del name
+    mps, masking = _read_mps(source), Masking(threshold=how.mask_threshold)
+    if mps.masking is not None:
+        assert source.weights is not None
+        raise CheckpointError(
+            f"{source.weights.path}: holds an MPS that was trained and says its own mask, expected to be loaded by "
+            "its path"
+        )
+    plain = MpsScorer(mps, "overall", CONDITIONS["overall"], masking, about)
+    return plain.on(source.condition, source.mask_threshold)
+
+
+def folder_facts(source: Source, card: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a scorer's card tells of the folder that it comes from: its name, and its temperature if it has one."""
     assert source.weights is not None
-    mps = load_mps(
+    return {"weights": source.weights.source, "calibration": card.get("calibration")}
+
+
+def build_trained_mps(source: Source) -> Scorer:
+    """One dimension of an MPS that ``palate train`` wrote: its card says the conditions and the mask."""
+    assert source.weights is not None
+    mps = _read_mps(source)
+    said, dimension = mps.about, str(mps.about.get("dimension", "overall"))
+    if dimension not in mps.conditions:
+        dimension = next(iter(mps.conditions))
+    name, about = str(said.get("name") or source.weights.source), folder_facts(source, said)
+    words, masking = mps.conditions[dimension], mps.masking or Masking()
+    plain = MpsScorer(mps, dimension, words, masking, about, name)
+    return plain.on(source.condition, source.mask_threshold)
+
+
+def _read_mps(source: Source) -> Mps:
+    """Load the MPS of a source."""
+    assert source.weights is not None
+    return load_mps(
         source.weights.path,
         tokenizer=source.tokenizer,
         architecture=source.architecture,
         device=source.device,
     )
-    plain = MpsScorer(mps, "overall", CONDITIONS["overall"], how.mask_threshold, about)
-    return plain.on(source.condition, source.mask_threshold)
 
 
 def build_image_reward(name: str, how: Profile, source: Source, about: Mapping[str, Any]) -> Scorer:
     """ImageReward."""
     del name, how
+    return ImageRewardScorer(_read_image_reward(source), about)
+
+
+def build_trained_image_reward(source: Source) -> Scorer:
+    """An ImageReward that ``palate train`` wrote: its card says its name, dimension and standardisation."""
     assert source.weights is not None
-    model = load_image_reward(
+    model = _read_image_reward(source)
+    return ImageRewardScorer(
+        model,
+        folder_facts(source, model.about),
+        name=str(model.about.get("name") or source.weights.source),
+        dimension=str(model.about.get("dimension", "overall")),
+    )
+
+
+def _read_image_reward(source: Source) -> ImageReward:
+    """Load the ImageReward of a source."""
+    assert source.weights is not None
+    return load_image_reward(
         source.weights.path,
         tokenizer=source.tokenizer,
         architecture=source.architecture,
         device=source.device,
     )
-    return ImageRewardScorer(model, about)
 
 
 def build_aesthetic(name: str, how: Profile, source: Source, about: Mapping[str, Any]) -> Scorer:
@@ -113,20 +160,34 @@ def build_aesthetic(name: str, how: Profile, source: Source, about: Mapping[str,
     del name
     assert source.weights is not None
     folder = source.weights.path
-    path = folder / "head.safetensors" if folder.is_dir() else folder
+    path = folder / HEAD if folder.is_dir() else folder
     place = source.clip or (source.weights if folder.is_dir() else None)
     if place is None:
         raise CheckpointError(
             "aesthetic needs the CLIP that its head was trained on, expected clip= (--clip) with "
             "OpenAI's ViT-L/14 or a folder"
         )
-    head = load_head(path)
+    head = load_head(path, device=source.device)
     way = "simulacra" if head.kind == "simulacra" else "openai-clip"
     reading = replace(how.reading, preparation=PROFILES[way])
     clip = read_clip(replace(source, weights=place), reading)
     terms = HEADS[head.kind]
     known = {"matches": terms.matches, "licence": terms.licence, "clip": place.source}
     return AestheticScorer(clip, head, {**about, **known})
+
+
+def build_trained_head(folder: Path, source: Source) -> Scorer:
+    """An aesthetic head that learnt from choices, and the CLIP beside it; the folder's card says its name and unit."""
+    clip = load_clip(folder, tokenizer=source.tokenizer, device=source.device)
+    said = {"name": folder.resolve().name, "unit": "logit", "dimension": "overall", **clip.about}
+    return AestheticScorer(
+        clip,
+        load_head(folder / HEAD, device=source.device),
+        folder_facts(source, clip.about),
+        name=str(said["name"]),
+        unit=str(said["unit"]),
+        dimension=str(said["dimension"]),
+    )
 
 
 def check_device(device: str) -> None:

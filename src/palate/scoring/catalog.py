@@ -10,9 +10,12 @@ from typing import Any
 
 import palate
 from palate.errors import CheckpointError
+from palate.models.aesthetic import HEAD
 from palate.models.checkpoint import read_json
 from palate.models.clip_files import CARD, Reading
 from palate.models.hub import Located, locate
+from palate.models.image_reward import holds_image_reward
+from palate.models.mps import holds_mps
 from palate.models.pixels import PROFILES
 from palate.models.siglip import Siglip
 from palate.models.towers import load_towers
@@ -23,7 +26,11 @@ from palate.scoring.builders import (
     build_clip,
     build_image_reward,
     build_mps,
+    build_trained_head,
+    build_trained_image_reward,
+    build_trained_mps,
     check_device,
+    folder_facts,
 )
 from palate.scoring.networks import ClipScorer, SiglipScorer
 from palate.scoring.scorer import Scorer
@@ -181,14 +188,21 @@ def _from_folder(path: Path, source: Source, profile: str | None) -> Scorer:
         raise CheckpointError(
             f"{path}: no profile '{profile}', a plain CLIP folder has none, nor has a SigLIP's"
         )
-    _refuse_strangers(str(path), source)
+    is_mps = holds_mps(path)
+    _refuse_strangers("mps" if is_mps else str(path), source)
+    if is_mps:
+        return build_trained_mps(source)
+    if holds_image_reward(path):
+        return build_trained_image_reward(source)
+    if (path / HEAD).is_file():
+        return build_trained_head(path, source)
     towers = load_towers(path, tokenizer=source.tokenizer, device=source.device)
     unit = towers.about.get("unit", "cosine")
     if unit not in UNITS:
         raise CheckpointError(f"{path}: unit is {unit!r}, expected one of {', '.join(UNITS)}")
     name = str(towers.about.get("name") or path.resolve().name)
     dimension = str(towers.about.get("dimension", "overall"))
-    about = {"weights": path.resolve().name}
+    about = folder_facts(source, towers.about)
     if isinstance(towers, Siglip):
         return SiglipScorer(towers, name, unit=str(unit), dimension=dimension, about=about)
     return ClipScorer(towers, name, unit=str(unit), dimension=dimension, about=about)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from palate.errors import CheckpointError, RunError
-from palate.models.aesthetic import save_head
+from palate.models.aesthetic import HEAD, save_head
 from palate.models.checkpoint import read_json, read_weights, some
 from palate.models.clip import Clip
 from palate.models.clip_files import pretty_json, save_clip, transformers_processor
@@ -28,7 +28,6 @@ from palate.scoring.scorer import Scorer
 TARGETS = tuple(name for name in SCORERS if name != "miniature")
 # What a file of CLIP's tensors may be; its names and sizes do not tell.
 CLIPS = ("hps-v1", "hps-v2", "hps-v2.1", "pickscore", "clip-score")
-HEAD = "head.safetensors"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _PROMPTS = ("a red fox under an old oak", "", "two robots, watercolor", "a castle at night")
 

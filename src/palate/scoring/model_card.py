@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palate.models.mps import CONDITIONS
+from palate.models.mps_condition import CONDITIONS
 from palate.models.pixels import Preparation
 from palate.scoring.catalog import SCORERS
 from palate.scoring.networks import AestheticScorer, ClipScorer, ImageRewardScorer, MpsScorer

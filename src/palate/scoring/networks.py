@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -15,7 +16,8 @@ from palate.errors import CheckpointError
 from palate.models.aesthetic import AestheticHead
 from palate.models.clip import Clip
 from palate.models.image_reward import ImageReward
-from palate.models.mps import CONDITIONS, Mps
+from palate.models.mps import Mps
+from palate.models.mps_condition import CONDITIONS, Masking, tokens_kept
 from palate.models.openvino_graph import blip_graph, clip_graph, siglip_graph
 from palate.models.siglip import Siglip
 from palate.models.towers import Towers
@@ -125,15 +127,18 @@ class MpsScorer(NetworkScorer):
         mps: Mps,
         dimension: str,
         condition: str,
-        mask_threshold: float,
+        masking: Masking,
         about: Mapping[str, Any] | None = None,
+        name: str = "mps",
     ) -> None:
-        """Take a loaded MPS, the condition's words and the threshold of the mask."""
-        self.mps, self.condition, self.mask_threshold = mps, condition, mask_threshold
+        """Take a loaded MPS, the condition's words and how they pick the tokens of a prompt."""
+        self.mps, self.condition, self.masking = mps, condition, masking
         self.given = dict(about or {})
         ids = mps.clip.tokenizer.batch([condition]).ids.to(mps.clip.device)
         with torch.no_grad():
-            self._condition = mps.text_tokens(ids)[0]
+            asked = mps.text_tokens(ids)[0]
+        words = mps.clip.words(ids) if masking.tokens == "words" else torch.ones_like(ids).bool()
+        self._condition = asked[words][None]
         eye = Eye(
             mps.image_states,
             mps.clip.model.visual_projection,
@@ -144,35 +149,43 @@ class MpsScorer(NetworkScorer):
         )
         facts = {
             "condition": condition,
-            "mask_threshold": mask_threshold,
+            "mask_threshold": masking.threshold,
+            **_other_masking(masking),
             "tokens": _tokens(mps.clip),
             **self.given,
         }
-        super().__init__(eye, "mps", "logit", dimension, facts)
+        super().__init__(eye, name, "logit", dimension, facts)
 
     def on(self, condition: str | None = None, mask_threshold: float | None = None) -> MpsScorer:
         """Give the scorer of another condition (a dimension's name or words) or threshold, on the same network."""
         dimension = self.dimension if condition is None else condition
-        words = self.condition if condition is None else CONDITIONS.get(condition, condition)
-        given, threshold = self.given, self.mask_threshold
-        if mask_threshold is not None and mask_threshold != threshold:
+        words = self.condition
+        if condition is not None:
+            words = {**CONDITIONS, **self.mps.conditions}.get(condition, condition)
+        given, masking = self.given, self.masking
+        if mask_threshold is not None and mask_threshold != masking.threshold:
             profile = f"{given['profile']}, " if "profile" in given else ""
             given = {**given, "profile": f"{profile}mask threshold changed", "matches": None}
-            threshold = mask_threshold
-        other = MpsScorer(self.mps, dimension, words, threshold, given)
+            masking = replace(masking, threshold=mask_threshold)
+        other = MpsScorer(self.mps, dimension, words, masking, given, self.name)
         other.eye = self.eye
         return other
 
     def identify(self) -> str:
-        """Hash weights, tokens, preparation, condition and threshold."""
-        return _hash(self.mps.fingerprint(), self.condition, repr(float(self.mask_threshold)))
+        """Hash weights, tokens, preparation, condition and masking."""
+        threshold = repr(float(self.masking.threshold))
+        others = _other_masking(self.masking).values()
+        return _hash(self.mps.fingerprint(), self.condition, threshold, *others)
 
     def read(self, prompts: Sequence[str]) -> Read:
         """Give every prompt's token features, its end feature, and which tokens the condition keeps."""
-        tokens = self.mps.clip.tokenizer.batch(prompts)
-        words, ends = self.mps.text_tokens(tokens.ids.to(self.mps.clip.device))
+        clip = self.mps.clip
+        tokens = clip.tokenizer.batch(prompts)
+        ids = tokens.ids.to(clip.device)
+        words, ends = self.mps.text_tokens(ids)
         condition = self._condition.expand(len(words), -1, -1)
-        kept = self.mps.mask(words, condition, self.mask_threshold)
+        among = clip.words(ids) if self.masking.tokens == "words" else None
+        kept = tokens_kept(words, condition, self.masking, among)
         return Read((words, ends, kept), tokens.given, tokens.kept)
 
     def compare(self, seen: Tensor, states: tuple[Tensor, ...]) -> Float[Tensor, " images"]:
@@ -184,7 +197,13 @@ class MpsScorer(NetworkScorer):
 class ImageRewardScorer(NetworkScorer):
     """Scores by ImageReward: a BLIP text encoder reads the prompt while it looks at the image."""
 
-    def __init__(self, model: ImageReward, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        model: ImageReward,
+        about: Mapping[str, Any] | None = None,
+        name: str = "image-reward",
+        dimension: str = "overall",
+    ) -> None:
         """Take a loaded ImageReward."""
         self.model = model
         eye = Eye(
@@ -196,7 +215,7 @@ class ImageRewardScorer(NetworkScorer):
             lambda precision: blip_graph(model.vision, precision),
         )
         facts = {"tokens": {"context": model.tokenizer.context}, **(about or {})}
-        super().__init__(eye, "image-reward", "reward", "overall", facts)
+        super().__init__(eye, name, "reward", dimension, facts)
 
     def identify(self) -> str:
         """Hash weights, vocabulary, preparation and standardisation."""
@@ -215,22 +234,29 @@ class ImageRewardScorer(NetworkScorer):
 
 @final
 class AestheticScorer(NetworkScorer):
-    """Rates the image alone: an affine map of its CLIP feature. Prompts are taken and not read."""
+    """Rates the image alone, by a head on its CLIP feature. Prompts are taken and not read."""
 
     reads_prompts = False
 
     def __init__(
-        self, clip: Clip, head: AestheticHead, about: Mapping[str, Any] | None = None
+        self,
+        clip: Clip,
+        head: AestheticHead,
+        about: Mapping[str, Any] | None = None,
+        *,
+        name: str = "aesthetic",
+        unit: str = "rating",
+        dimension: str = "aesthetics",
     ) -> None:
         """Take the CLIP whose features the head was trained on, and the head."""
         width = clip.model.config.projection_dim
         if head.width != width:
             raise CheckpointError(
-                f"aesthetic: the head takes features of {head.width} numbers, but this CLIP gives {width}"
+                f"{name}: the head takes features of {head.width} numbers, but this CLIP gives {width}"
             )
         self.clip, self.head = clip, head
         facts = {"head": head.kind, **(about or {})}
-        super().__init__(clip_eye(clip), "aesthetic", "rating", "aesthetics", facts)
+        super().__init__(clip_eye(clip), name, unit, dimension, facts)
 
     def identify(self) -> str:
         """Hash the image tower, its preparation and the head."""
@@ -261,6 +287,12 @@ def clip_eye(clip: Clip) -> Eye:
 
 def _as_they_are(states: Tensor) -> Tensor:
     return states
+
+
+def _other_masking(masking: Masking) -> dict[str, str]:
+    """Give the pooling and the tokens of a mask where they are not the official code's."""
+    named = {"mask_pooling": masking.pooling, "mask_tokens": masking.tokens}
+    return {name: value for name, value in named.items() if value not in {"max", "all"}}
 
 
 def _tokens(clip: Towers) -> dict[str, Any]:

@@ -19,7 +19,11 @@ class Unit:
 UNITS: dict[str, Unit] = {
     "cosine": Unit("cosine between image and text features, from -1 to 1", 100.0),
     "hps": Unit("100 × cosine, as the HPS papers print it", 1.0),
-    "logit": Unit("exp(logit scale) × cosine, and the logit bias of a SigLIP added", 1.0),
+    "logit": Unit(
+        "exp(logit scale) × cosine, and the logit bias of a SigLIP added; of a head that learnt from choices, "
+        "what it gives",
+        1.0,
+    ),
     "reward": Unit(
         "ImageReward's standardised reward: mean 0 and deviation 1 on its authors' data",
         # its authors train on the raw reward, of which this is the standardised one

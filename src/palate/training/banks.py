@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from palate.models.clip import Clip, encode_prompts
 from palate.models.pixels import normalise
+from palate.models.towers import Towers
 from palate.training.learners.learner import Change, Pictures
 from palate.training.stores import Shelf
 
@@ -38,14 +38,14 @@ class ImageBank:
 
     def __init__(
         self,
-        clip: Clip,
+        towers: Towers,
         pictures: Pictures,
         frozen: int | None,
         shelf: Shelf | None = None,
         room: float = math.inf,
     ) -> None:
         """Run the frozen part over all pictures if it is to be kept."""
-        self.clip, self.pictures, self.frozen = clip, pictures, frozen
+        self.towers, self.pictures, self.frozen = towers, pictures, frozen
         self.states: Tensor | None = None
         if (
             shelf is not None
@@ -59,6 +59,11 @@ class ImageBank:
                 label="frozen blocks",
             )
 
+    @property
+    def cached(self) -> bool:
+        """Whether the frozen part ran once for all."""
+        return self.states is not None
+
     def features(
         self, places: Int[Tensor, " images"], change: Change | None = None
     ) -> Float[Tensor, "images dim"]:
@@ -69,27 +74,27 @@ class ImageBank:
         if self.states is not None:
             if change is not None:
                 raise AssertionError("pictures cannot change below a kept state")
-            return self._above(self.states[places].to(self.clip.device))
+            return self._above(self.states[places].to(self.towers.device))
         pictures = self.pictures[places]
         return self._above(self._below(pictures if change is None else change(pictures, places)))
 
     def _below(self, pictures: Pictures) -> Tensor:
         """Run the frozen part."""
-        pixels = normalise(pictures.to(self.clip.device), self.clip.preparation)
+        pixels = normalise(pictures.to(self.towers.device), self.towers.preparation)
         if self.frozen == 0:
             return pixels
         with torch.no_grad():
             if self.frozen is None:
-                return self.clip.image_features(pixels)
-            return self.clip.image_blocks(self.clip.image_stem(pixels), 0, self.frozen - 1)
+                return self.towers.image_features(pixels)
+            return self.towers.image_blocks(self.towers.image_stem(pixels), 0, self.frozen - 1)
 
     def _above(self, state: Tensor) -> Float[Tensor, "images dim"]:
         """Run the trained part."""
         if self.frozen is None:
             return state
         if self.frozen == 0:
-            return self.clip.image_rest(self.clip.image_stem(state), 0)
-        return self.clip.image_rest(state, self.frozen - 1)
+            return self.towers.image_rest(self.towers.image_stem(state), 0)
+        return self.towers.image_rest(state, self.frozen - 1)
 
 
 class TextBank:
@@ -97,15 +102,15 @@ class TextBank:
 
     def __init__(
         self,
-        clip: Clip,
+        towers: Towers,
         prompts: Sequence[str],
         frozen: int | None,
         shelf: Shelf | None = None,
         room: float = math.inf,
     ) -> None:
         """Run the frozen part over all prompts if it is to be kept."""
-        self.clip, self.frozen = clip, frozen
-        self.ids = encode_prompts(clip, prompts)
+        self.towers, self.frozen = towers, frozen
+        self.ids = towers.tokenizer.batch(prompts).ids.to(towers.device)
         self.states: Tensor | None = None
         if (
             shelf is not None
@@ -120,13 +125,13 @@ class TextBank:
         """Give unit-length features of some prompts, with gradients to what is trained."""
         ids = self.ids[places.to(self.ids.device)]
         state = (
-            self._below(ids) if self.states is None else self.states[places].to(self.clip.device)
+            self._below(ids) if self.states is None else self.states[places].to(self.towers.device)
         )
         if self.frozen is None:
             return state
         if self.frozen == 0:
-            return self.clip.text_rest(self.clip.text_stem(ids), 0, ids)
-        return self.clip.text_rest(state, self.frozen - 1, ids)
+            return self.towers.text_rest(self.towers.text_stem(ids), 0, ids)
+        return self.towers.text_rest(state, self.frozen - 1, ids)
 
     def _below(self, ids: Int[Tensor, "prompts context"]) -> Tensor:
         """Run the frozen part."""
@@ -134,8 +139,8 @@ class TextBank:
             return ids
         with torch.no_grad():
             if self.frozen is None:
-                return self.clip.text_features(ids)
-            return self.clip.text_blocks(self.clip.text_stem(ids), 0, self.frozen - 1)
+                return self.towers.text_features(ids)
+            return self.towers.text_blocks(self.towers.text_stem(ids), 0, self.frozen - 1)
 
 
 def _fit(one: Tensor, rows: int, room: float) -> bool:

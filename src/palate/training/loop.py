@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from palate.errors import RunError, SettingsError
+from palate.errors import DataError, RunError, SettingsError
 from palate.runs import track, write_atomic
 from palate.training.processes import Processes
 
@@ -106,7 +106,8 @@ def fit(
     and the parameters: draw random numbers from a seed that contains the step. Then a training that was
     killed and resumed ends bit for bit as one that was not. ``evaluate`` gives validation numbers; the
     parameters with the highest ``accuracy`` are kept. ``after_step`` runs after each update, for constraints.
-    At the end the parameters hold the best values. Raises RunError if the loss is not finite.
+    At the end the parameters hold the best values. Raises RunError if the loss, a score or a parameter is not finite;
+    a state that was saved before stays as it is.
 
     Of several ``processes`` each gives its share of the loss, times their number; the first one writes.
     """
@@ -218,7 +219,13 @@ class _State:
         """Validate the averaged parameters, and keep them if they are the best."""
         own = self.values() if self.ema else {}
         _put(self.parameters, self.ema)
-        numbers = dict(evaluate())
+        try:
+            numbers = dict(evaluate())
+        except DataError as error:  # the statistics take no score that is not a number
+            raise RunError(
+                f"the validation after step {self.step} failed: {error}; expected finite scores, "
+                "so try a lower learning_rate"
+            ) from error
         self.found.validation.append({"step": float(self.step)} | numbers)
         self.processes.log(numbers, self.step, group="validation")
         if numbers["accuracy"] > self.found.best_value:
@@ -227,7 +234,12 @@ class _State:
         _put(self.parameters, own)
 
     def save(self, file: Path) -> None:
-        """Write the state in one piece."""
+        """Write the state in one piece; one that is not finite does not replace the one before."""
+        if not all(bool(value.isfinite().all()) for value in self.parameters.values()):
+            raise RunError(
+                f"the parameters are not finite after step {self.step}, so that they are not saved; "
+                "try a lower learning_rate"
+            )
         if not self.processes.first:
             return
         found = {part.name: getattr(self.found, part.name) for part in fields(self.found)}

@@ -16,6 +16,8 @@ from palate.errors import SettingsError
 
 T = TypeVar("T")
 
+LOGS = "logs"
+
 
 class Processes:
     """The processes of one training; by default this one alone.
@@ -107,6 +109,7 @@ def start_processes(device: str, folder: Path, trackers: Sequence[str] = ()) -> 
         return Processes()
     from accelerate import Accelerator
     from accelerate.tracking import get_available_trackers
+    from accelerate.utils import ProjectConfiguration
 
     there = [str(getattr(one, "value", one)) for one in get_available_trackers()]
     for name in trackers:
@@ -114,8 +117,9 @@ def start_processes(device: str, folder: Path, trackers: Sequence[str] = ()) -> 
             raise SettingsError(
                 f"no tracker '{name}', expected one of {', '.join(there) or 'none: none is installed'}"
             )
+    where = ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / LOGS))
     return Processes(
-        Accelerator(cpu=device == "cpu", log_with=list(trackers) or None, project_dir=str(folder))
+        Accelerator(cpu=device == "cpu", log_with=list(trackers) or None, project_config=where)
     )
 
 

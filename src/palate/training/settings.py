@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Literal
 
 from palate.errors import SettingsError
 from palate.training.learners.learner import Trained
+from palate.training.learners.mps import AS_THE_BASE, MpsSettings
 from palate.training.loop import LoopSettings
+
+_TOWERS = ("image_layers", "text_layers", "counting", "logit_scale", "train_logit_scale")
+# What a model does not read, beside the standard value.
+_UNREAD: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "aesthetic": (*_TOWERS, "unit", "checkpointing", "mps"),
+        "image-reward": (*_TOWERS[2:], "unit", "mps"),
+        "mps": ("unit",),
+        "towers": ("mps",),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +30,15 @@ class TrainSettings:
     """What is trained, on what, and how.
 
     ``model`` is the kind of the scorer: ``towers`` is a CLIP or a SigLIP, which scores by the cosine of image
-    and prompt. ``dimensions`` picks the choices, which are learnt from alike. ``objective`` is the loss: ``choice`` (softmax over
-    the images of a prompt), ``pairs`` (softmax over two images; ``ties`` count half and half, or are dropped)
+    and prompt; ``aesthetic`` is a head on the image features of a CLIP, which stays as it is: no prompt is
+    read, the unit is ``logit``, and what is trained of towers must be left out. ``mps`` is a CLIP whose
+    image reads the prompt under the condition of the choice's dimension, in the unit ``logit``; the table ``mps``
+    is its alone (:class:`palate.training.learners.mps.MpsSettings`). ``image-reward`` is a BLIP that reads the
+    prompt while it looks at the image, with a head that is always trained: its unit is ``reward``, and there is no
+    scale; it needs ``epsilon`` 1e-8.
+
+    ``dimensions`` picks the choices, which are learnt from alike. ``objective`` is the loss: ``choice``
+    (softmax over the images of a prompt), ``pairs`` (softmax over two images; ``ties`` count half and half, or are dropped)
     or ``rankings`` (logistic over the decided pairs of a ranking). ``weights`` lets each of the ``choices``
     count the same, each of the ``prompts``, or each of the decided ``pairs``.
 
@@ -30,18 +51,19 @@ class TrainSettings:
 
     ``unit`` is that of the scores: ``hps`` (100 times the cosine), ``cosine`` or ``logit``.
     ``logit_scale`` is the factor before the softmax at the start (none: the base's own);
-    ``train_logit_scale`` lets it move, up to 100. Give either ``steps`` or ``epochs``. ``batch`` counts the
+    ``train_logit_scale`` lets it move, a CLIP's up to 100. Give either ``steps`` or ``epochs``. ``batch`` counts the
     choices of a step over all processes; ``accumulate`` computes it in so many parts. ``precision =
     "bfloat16"`` computes the towers in 16 bits, weights and loss stay in 32. ``checkpointing`` saves memory
     by computing blocks twice. ``alike`` puts choices of one size together. ``shift`` and ``flip`` alter the
     images in each step (off by default; mirroring swaps left and right). ``cache_gb`` bounds what the states
     below the first trained block may take, which are computed once where they fit and the images are not
-    altered; 0 recomputes them in every step. ``trackers`` are accelerate's, such as ``tensorboard``.
+    altered; 0 recomputes them in every step. ``trackers`` are accelerate's; TensorBoard's files lie in ``logs``.
 
     The other settings are those of the loop (:class:`palate.training.loop.LoopSettings`).
     """
 
-    model: Literal["towers"] = "towers"
+    model: Literal["towers", "mps", "aesthetic", "image-reward"] = "towers"
+    mps: MpsSettings = AS_THE_BASE
     dimensions: tuple[str, ...] = ("overall",)
     objective: Literal["choice", "pairs", "rankings"] = "choice"
     ties: Literal["half", "drop"] = "half"
@@ -74,7 +96,7 @@ class TrainSettings:
     evaluate_every: int = 50
     save_every: int = 100
     log_every: int = 10
-    trackers: tuple[str, ...] = ()
+    trackers: tuple[str, ...] = ("tensorboard",)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,14 +116,24 @@ class TrainSettings:
         for name in ("image_layers", "text_layers", "shift", "cache_gb"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        if self.logit_scale is not None and not 0 < self.logit_scale <= 100:
-            raise SettingsError(f"logit_scale is {self.logit_scale}, expected above 0 up to 100")
+        if self.logit_scale is not None and not 0 < self.logit_scale < math.inf:
+            raise SettingsError(f"logit_scale is {self.logit_scale}, expected above 0")
+        self._refuse_unread()
         self.loop(1)
 
     @property
     def altered(self) -> bool:
         """Whether images are altered in each step."""
         return bool(self.shift or self.flip)
+
+    def _refuse_unread(self) -> None:
+        """Refuse what this model would not look at."""
+        standard = {part.name: part.default for part in fields(self)}
+        for name in _UNREAD.get(self.model, ()):
+            if (value := getattr(self, name)) != standard[name]:
+                raise SettingsError(
+                    f"{name} is {value!r}, but the model '{self.model}' does not read it; leave it out"
+                )
 
     def trained(self) -> Trained:
         """Give what is trained of the towers."""

@@ -1,0 +1,1 @@
+"""What came out of a training: measured as a user would, and described in a model card."""
