@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,9 +17,15 @@ from palate.cli.main import main
 from palate.data.records import Choice, Image, Score
 from palate.data.tables import load_dataset, save_dataset, to_table, write_table
 from palate.evaluation import looks
-from palate.evaluation.contrasts import Contrast, CorrelationSettings, CorrelationStudy
+from palate.evaluation.contrasts import (
+    Contrast,
+    CorrelationSettings,
+    CorrelationStudy,
+    printed_in_hps,
+)
 from palate.evaluation.correlation_page import against_null
 from palate.evaluation.correlation_study import correlation_study
+from palate.evaluation.distribution import MANY, PER_SPLIT
 from palate.evaluation.image_sets import compare_image_sets
 from palate.evaluation.looks import COLOURS, NamedExtractor, colour_histogram, look_at
 
@@ -247,6 +255,27 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     assert told.count("\n") == 1
 
 
+def test_the_commands_of_the_page_run(data: Path, root: Path, capsys, monkeypatch) -> None:
+    page = (root / "docs" / "statistics" / "distribution.md").read_text("utf-8")
+    block = re.search(r"```console\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    monkeypatch.chdir(data)
+    lines = block.group(1).splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
+    assert {"study.csv", "study.html", "study.json", "study.md"} <= {
+        path.name for path in (data / "study").iterdir()
+    }
+    for measure, pair in printed_in_hps().items():
+        column = ["Inception Score", "FID to the reference"].index(measure) + 1
+        for row, told in zip(("that people chose", "that they did not choose"), pair, strict=True):
+            line = next(line for line in page.splitlines() if line.startswith(f"| {row} |"))
+            assert line.split("|")[column + 1].strip() == told
+    assert f"better {MANY:,}" in page
+    assert f"| {PER_SPLIT:,} per split |" in page
+
+
 def test_choices_without_images_cannot_be_looked_at(data: Path, capsys) -> None:
     told = run(capsys, "correlation", data / "data" / "choices.parquet", "--colours", status=2)
     assert "has choices and no table of images" in told
@@ -326,6 +355,17 @@ def test_distribution_is_the_direct_call(data: Path, capsys) -> None:
     assert text.startswith("48 images beside 30 of the reference\n")
     for name in ("FID∞", "KID", "Inception Score of the reference", "sets of 48 and 30 images"):
         assert name in text
+
+
+def test_distribution_takes_a_recipe_and_options_win(data: Path, capsys) -> None:
+    recipe = data / "r.toml"
+    recipe.write_text("[distribution]\nsplits = 3\npoints = 0\n")
+    words = ("distribution", data / "data", "--reference", data / "real", "--colours")
+    told = json.loads(run(capsys, *words, "--recipe", recipe, "--splits", "2", "--json"))
+    assert (told["settings"]["splits"], told["settings"]["points"]) == (2, 0)
+    recipe.write_text("[distribution]\nsplit = 3\n")
+    said = run(capsys, *words, "--recipe", recipe, status=2)
+    assert "unknown setting 'split'; did you mean 'splits'?" in said
 
 
 def test_distribution_keeps_its_result(data: Path, capsys, counted) -> None:

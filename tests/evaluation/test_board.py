@@ -221,6 +221,55 @@ def test_a_choice_without_a_score_is_refused_or_left_out(tmp_path: Path) -> None
     assert {row.left_out for row in board.rows} == {1}
 
 
+def test_data_sets_scored_apart_count_as_one_scorer(tmp_path: Path) -> None:
+    one, quality = data(tmp_path / "one")
+    other, _ = data(tmp_path / "other")
+    renamed = {f"z{key}": value for key, value in quality.items()}
+    columns = other.choices.to_pylist(), other.images.to_pylist()
+    for row in columns[0]:
+        row["images"] = [f"z{key}" for key in row["images"]]
+    for row in columns[1]:
+        row["image"] = f"z{row['image']}"
+    schemas = other.choices.schema, other.images.schema
+    choices, images = (
+        pa.Table.from_pylist(rows, schema) for rows, schema in zip(columns, schemas, strict=True)
+    )
+    sets = [("one", one), ("other", replace(other, choices=choices, images=images))]
+    first = scores(quality, "hps-v1", 0.5)
+    second = scores(renamed, "hps-v1", 0.5)
+    second = second.set_column(
+        second.schema.get_field_index("prompt"), second.schema.field("prompt"), first["prompt"]
+    )
+    apart = measure_board(sets, [first, second])
+    assert apart == measure_board(sets, [pa.concat_tables([first, second])])
+    assert len([row for row in apart.rows if row.main]) == 2
+    with pytest.raises(DataError, match=r"hps-v1 gives image '0/0\.png' .* expected one score"):
+        measure_board(sets[:1], [first, scores(quality, "hps-v1", 0.5, seed=2)])
+
+
+def test_of_several_conditions_that_of_the_dimension_is_taken(tmp_path: Path) -> None:
+    found, quality = data(tmp_path / "set")
+    at = found.choices.schema.get_field_index("dimension")
+    detail = pa.array(["detail"] * len(found.choices))
+    choices = found.choices.set_column(at, found.choices.schema.field("dimension"), detail)
+    both = replace(found, choices=pa.concat_tables([found.choices, choices]))
+
+    def condition(dimension: str, sign: float) -> object:
+        rows = scores({key: sign * value for key, value in quality.items()}, "mps", 0.0).to_pylist()
+        for row in rows:
+            row |= {"dimension": dimension, "fingerprint": f"{dimension}-f"}
+        return pa.Table.from_pylist(rows, scores(quality, "mps", 0.0).schema)
+
+    tables = [condition("overall", 1.0), condition("detail", -1.0), scores(quality, "hps-v1", 0.0)]
+    rows = [row for row in measure_board([("set", both)], tables).rows if row.main]
+    told = {(row.dimension, row.scorer): row.result.value for row in rows}
+    assert len(rows) == len(told) == 4
+    assert told["overall", "mps"] == told["overall", "hps-v1"] == told["detail", "hps-v1"] == 1.0
+    assert told["detail", "mps"] == 0.0
+    alone = measure_board([("set", both)], tables[:1]).rows
+    assert {row.dimension for row in alone} == {"overall", "detail"}
+
+
 def test_the_command_scores_generators_by_style(tmp_path: Path, capsys) -> None:
     keys = [f"sd/{style}/{k:05d}.jpg" for style in ("anime", "photo") for k in range(80)]
     images = to_table([Image(key, "p") for key in keys], "images")

@@ -137,13 +137,16 @@ def distribution(  # noqa: PLR0917 - typer makes options of them
     colours: ColoursOption = False,
     features: FeaturesOption = None,
     splits: Annotated[
-        int, typer.Option(help="Splits of the Inception Score; published ones take 10.")
-    ] = 1,
+        int | None, typer.Option(help="Splits of the Inception Score; published ones take 10 [1].")
+    ] = None,
     points: Annotated[
-        int, typer.Option(help="Sizes that FID∞ is drawn through; 0 leaves it out.")
-    ] = 15,
+        int | None, typer.Option(help="Sizes that FID∞ is drawn through; 0 leaves it out [15].")
+    ] = None,
     missing: MissingOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of FID∞ and of splits.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of FID∞ and of splits [0].")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML file with a table [distribution].")
+    ] = None,
     device: DeviceOption = "cpu",
     out: Annotated[
         Path | None, typer.Option(help="Folder for distribution.json and the run record.")
@@ -160,8 +163,12 @@ def distribution(  # noqa: PLR0917 - typer makes options of them
     from palate.errors import SettingsError
     from palate.evaluation.image_sets import DistributionSettings
     from palate.runs import start_run, write_atomic
+    from palate.settings import read_settings
 
-    settings = DistributionSettings(splits, points, missing or "fail", seed)
+    given = {"splits": splits, "points": points, "missing": missing, "seed": seed}
+    settings = read_settings(
+        DistributionSettings, recipe, given, section="distribution" if recipe else None
+    )
     extractor = choose_extractor(inception, variant, preparation, eye, device, colours=colours)
     if extractor is None:
         raise SettingsError("nothing to look with: give --inception, --eye or --colours")

@@ -168,12 +168,14 @@ def measure_board(
 ) -> Board:
     """Measure every scorer in the tables of scores against every data set.
 
-    A scorer with several dimensions is held against the choices of each of them. Scorers are compared on
-    the choices that all of them scored. Raises `DataError` for a choice without scores, unless
-    `missing="leave-out"`, and where a scorer has no score for any image of a data set.
+    Tables of one scorer count as one, so that each data set may have been scored by itself. A scorer with
+    several dimensions, such as MPS under several conditions, is held against the choices of each of them.
+    Scorers are compared on the choices that all of them scored. Raises `DataError` for a choice without
+    scores, unless `missing="leave-out"`, where a scorer has no score for any image of a data set, and where
+    two tables of a scorer disagree.
     """
     settings = settings or BoardSettings()
-    scorers = [own for table in scores for own in _scorers(table)]
+    scorers = _scorers(scores)
     if not scorers:
         raise DataError("there are no scores")
     found: dict[str, list[Any]] = {
@@ -186,7 +188,8 @@ def measure_board(
         for dimension in sorted(dataset.choices.column("dimension").unique().to_pylist()):
             one = pc.equal(dataset.choices.column("dimension"), dimension)
             part = replace(dataset, choices=dataset.choices.filter(one))
-            _measure((name, dimension), benchmark, part, scorers, settings, found)
+            asked = _asked(scorers, dimension)
+            _measure((name, dimension), benchmark, part, asked, settings, found)
     return Board(**{name: tuple(own) for name, own in found.items()}, settings=settings)
 
 
@@ -217,17 +220,52 @@ def _measure(
     found["versus"] += _versus(where, choices, scorers, settings)
 
 
-def _scorers(table: Any) -> Iterator[Any]:
-    """The rows of each scorer in a table, by name and fingerprint."""
-    kinds = (
-        table.select(["scorer", "fingerprint"]).group_by(["scorer", "fingerprint"]).aggregate([])
-    )
-    for kind in sorted(kinds.to_pylist(), key=lambda one: (one["scorer"], one["fingerprint"])):
-        same = pc.and_(
-            pc.equal(table.column("scorer"), kind["scorer"]),
-            pc.equal(table.column("fingerprint"), kind["fingerprint"]),
+def _scorers(tables: Sequence[Any]) -> list[Any]:
+    """The rows of each scorer, by name and fingerprint, from all tables: data sets may have been scored apart."""
+    parts: dict[tuple[str, str], list[Any]] = {}
+    for table in tables:
+        kinds = table.select(["scorer", "fingerprint"]).group_by(["scorer", "fingerprint"])
+        for kind in sorted(tuple(one.values()) for one in kinds.aggregate([]).to_pylist()):
+            same = pc.and_(
+                pc.equal(table.column("scorer"), kind[0]),
+                pc.equal(table.column("fingerprint"), kind[1]),
+            )
+            parts.setdefault(kind, []).append(table.filter(same))
+    return [_together(own) for own in parts.values()]
+
+
+def _asked(scorers: Sequence[Any], dimension: str) -> list[Any]:
+    """Of scorers of one name, those that judge this dimension, if any does: MPS is one scorer per condition."""
+    judged = {
+        own.column("scorer")[0].as_py()
+        for own in scorers
+        if dimension in own.column("dimension").unique().to_pylist()
+    }
+    return [
+        own
+        for own in scorers
+        if own.column("scorer")[0].as_py() not in judged
+        or dimension in own.column("dimension").unique().to_pylist()
+    ]
+
+
+def _together(parts: Sequence[Any]) -> Any:
+    """One table of a scorer's parts. Raises `DataError` where they disagree about an image."""
+    rows = pa.concat_tables(parts)
+    if len(parts) > 1:
+        values = rows.group_by(["image", "prompt", "dimension"]).aggregate(
+            [
+                ("value", "min"),
+                ("value", "max"),
+            ]
         )
-        yield one_scorer(table.filter(same), None)
+        apart = values.filter(pc.not_equal(values.column("value_min"), values.column("value_max")))
+        for row in apart.slice(0, 1).to_pylist():
+            raise DataError(
+                f"{rows.column('scorer')[0]} gives image {row['image']!r} {row['value_min']} in one table of scores"
+                f" and {row['value_max']} in another, expected one score"
+            )
+    return one_scorer(rows, None)
 
 
 def _rows(

@@ -204,7 +204,7 @@ class CorrelationStudy:
 
 
 def _told(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else f"{value:#.4g}"
 
 
 def printed_in_hps() -> dict[str, tuple[str, str]]:

@@ -50,7 +50,9 @@ def _plot(study: CorrelationStudy) -> str:
     """Every measure on one scale: the middle of its null distribution is 0, the ends are -1 and 1, right is with people."""
     rows = [(one.measure, *against_null(one), one.separable) for one in study.contrasts]
     return plot_band(
-        rows, across="from the middle of the band, in half its width", band=(-1.0, 1.0)
+        rows,
+        across="← against people · 1 is half the width of the band · with people →",
+        band=(-1.0, 1.0),
     )
 
 

@@ -191,14 +191,15 @@ def frechet_inception_distance(a: NDArray[Any], b: NDArray[Any]) -> Distance:
 def frechet_cautions(count_a: int, count_b: int, dims: int) -> tuple[str, ...]:
     """Say what is wrong with a Fréchet distance of so few images."""
     least, told = min(count_a, count_b), []
+    few = f"{least:,} images" + ("" if count_a == count_b else " in the smaller set")
     if least <= dims:
         told.append(
-            f"{least:,} images for {dims:,} dimensions: the covariance has no full rank and the FID is mostly bias;"
+            f"{few} for {dims:,} dimensions: the covariance has no full rank and the FID is mostly bias;"
             " the kernel distance has none"
         )
     if least < MANY:
         told.append(
-            f"{least:,} images, fewer than {MANY:,}: the FID is biased upwards by about 1/count;"
+            f"{few}, fewer than {MANY:,}: the FID is biased upwards by about 1/count;"
             " compare sets of equal size only"
         )
     if count_a != count_b:

@@ -152,7 +152,9 @@ def _read(
         except ImageError as error:
             fault = image_fault(error, row, folder)
             if strict:
-                raise DataError(f"image {row['image']!r} was not looked at: {fault}") from None
+                named = f"image {row['image']!r} "
+                told = fault if fault.startswith(named) else f"{named}was not looked at: {fault}"
+                raise DataError(told) from None
             faults[str(row["image"])] = fault
     return found
 
