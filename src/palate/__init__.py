@@ -164,6 +164,7 @@ EXTRAS = {
     "huggingface_hub": "models",
     "regex": "models",
     "safetensors": "models",
+    "tensorboardX": "models",
     "tokenizers": "models",
     "torch": "models",
     "transformers": "models",

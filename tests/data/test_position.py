@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 from palate.data.position import position_bias, share
 from palate.data.records import Choice, pick_ranks
 from palate.data.tables import to_table
-from palate.stats.accuracy import always_top1, chance_top1
+from palate.stats.accuracy import chance_top1, top1
 from palate.stats.intervals import Bootstrap, wilson
 
 
@@ -28,8 +28,9 @@ def test_the_audit_and_the_statistics_agree(rows: list[Choice]) -> None:
     offsets = [0, *itertools.accumulate(len(row.ranks) for row in rows)]
     assert found is not None
     assert found.chance == pytest.approx(chance_top1(ranks, offsets))
-    for place, counted in (("first", found.always_first), ("last", found.always_last)):
-        other = always_top1(place, ranks, offsets, bootstrap=Bootstrap(resamples=100))
+    places = np.arange(len(ranks))
+    for scores, counted in ((-places, found.always_first), (places, found.always_last)):
+        other = top1(scores, ranks, offsets, bootstrap=Bootstrap(resamples=100))
         assert counted.value == pytest.approx(other.value)
 
 

@@ -18,7 +18,8 @@ from scipy import optimize
 from palate.data.records import Choice, Image, Score
 from palate.data.tables import to_table
 from palate.errors import DataError
-from palate.evaluation.bias import MEANINGS, BiasSettings, audit_bias, bias_table
+from palate.evaluation.bias import BiasSettings, audit_bias, bias_table
+from palate.evaluation.bias_slopes import MEANINGS
 from palate.evaluation.changes import PROBES
 from palate.evaluation.covariates import (
     FROM_FILES,
@@ -121,6 +122,64 @@ def test_a_covariate_that_decides_everything_has_an_infinite_slope_and_a_p_value
     assert logit_slope([1.0, 2.0], [1.0, 0.0], ["a", "a"]).p_value == 1
 
 
+def slow_two_way(x, won, prompts, people):
+    """Standard error of one slope without others: three sandwiches, one row at a time."""
+    slope = optimize.brentq(
+        lambda b: np.sum(x * (won - 1 / (1 + np.exp(-b * x)))), -9, 9, xtol=1e-13
+    )
+    said = 1 / (1 + np.exp(-slope * x))
+    bread = 1 / np.sum(said * (1 - said) * x * x)
+    found = []
+    for labels in (prompts, people, [f"{a} {b}" for a, b in zip(prompts, people, strict=True)]):
+        sums: dict = {}
+        for row, label in enumerate(labels):
+            sums[label] = sums.get(label, 0) + x[row] * (won[row] - said[row])
+        squares = sum(one**2 for one in sums.values())
+        found.append(bread**2 * squares * len(sums) / (len(sums) - 1))
+    return slope, math.sqrt(max(found[0] + found[1] - found[2], found[0], found[1]))
+
+
+def test_errors_allow_for_people_too() -> None:
+    x, won, prompts, _ = drawn(300, clusters=30)
+    x = x / math.sqrt(np.mean(x**2))
+    rng = np.random.default_rng(2)
+    people = np.array([f"x{k}" for k in rng.integers(0, 7, 300)])
+    found = logit_slope(x, won, prompts, people=people)
+    slope, error = slow_two_way(x, won, prompts, people)
+    assert (found.clusters, found.people) == (30, 7)
+    assert found.value == pytest.approx(slope, abs=1e-6)
+    assert found.error == pytest.approx(error, rel=1e-6)
+    from scipy.stats import t
+
+    assert found.high - found.value == pytest.approx(t.ppf(0.975, 6) * error, rel=1e-6)
+    assert found.p_of_interval == pytest.approx(2 * t.sf(abs(slope) / error, 6))
+    alone = logit_slope(x, won, prompts)
+    nobody = logit_slope(x, won, prompts, people=[None] * 300)
+    assert nobody == alone
+
+
+def test_people_who_lean_make_false_finds_unless_they_are_allowed_for() -> None:
+    alarms = {"prompts": 0, "both": 0}
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        prompts, people = np.repeat(np.arange(100), 4), rng.integers(0, 12, 400)
+        x = rng.normal(size=400)
+        lean = rng.normal(size=12)[people] * x
+        won = (rng.random(400) < 1 / (1 + np.exp(-lean))) * 1.0
+        alarms["prompts"] += logit_slope(x, won, prompts).certain
+        alarms["both"] += logit_slope(x, won, prompts, people=people).certain
+    assert alarms["both"] <= 15
+    assert alarms["prompts"] > 40
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+def test_the_verdict_and_the_interval_say_the_same(level) -> None:
+    for seed in range(20):
+        x, won, clusters, z = drawn(120, seed, slope=0.3, clusters=20)
+        found = logit_slope(x, won, clusters, beside=z, level=level)
+        assert found.certain == (found.p_of_interval < 1 - level)
+
+
 @pytest.mark.parametrize(
     ("x", "won", "options", "message"),
     [
@@ -190,6 +249,31 @@ def audited(tmp_path):
         return found, {bias.name: bias for bias in found.images}
 
     return run
+
+
+def test_who_goes_for_the_middle_is_told_to_bend(audited) -> None:
+    found, by_name = audited(lambda bright, _, q: q - 1.5 * bright**2, lambda _, __, q: q)
+    bright = by_name["brightness"]
+    assert "scorer" in bright.bent
+    assert bright.bends["scorer"].high < 0
+    assert "brightness: no straight line, the scorer goes for the middle" in bias_table(found)
+    straight, others = audited(lambda bright, _, q: q + bright, lambda _, __, q: q)
+    assert others["brightness"].bent == ()
+    assert "no bend was found" in bias_table(straight)
+
+
+def test_known_people_are_clusters_and_few_of_them_a_caution() -> None:
+    images, scores, choices = world(lambda _, __, q: q, lambda _, __, q: q, prompts=40)
+    table = to_table([image for image, _ in images], "images")
+    rows = [row | {"annotator": f"x{k % 4}"} for k, row in enumerate(choices.to_pylist())]
+    named = choices.from_pylist(rows, schema=choices.schema)
+    unknown, known = (audit_bias(one, scores, table) for one in (choices, named))
+    assert (unknown.n_people, known.n_people, known.n_prompts) == (0, 4, 40)
+    assert unknown.cautions() == []
+    assert "errors over 4 people" in known.cautions()[0]
+    told = bias_table(known)
+    assert "errors over 40 prompts and 4 people" in told
+    assert told.endswith(known.cautions()[0])
 
 
 def test_a_scorer_that_loves_brightness_is_caught(audited) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from palate.data.records import Choice, Score
 from palate.data.tables import to_table
 from palate.errors import DataError
 from palate.evaluation.evaluate import EvaluateSettings, evaluate_choices
+from palate.stats.two_way.clusters import clustered_share
 
 QUICK = {"resamples": 100}
 
@@ -149,3 +151,76 @@ def test_one_scorer_of_many_can_be_named() -> None:
 def test_no_choices_are_refused() -> None:
     with pytest.raises(DataError, match="there are no choices"):
         run([])
+
+
+def many(people: int | None, prompts: int = 40, seed: int = 0):
+    """Choices between two images; every person is right about the scorer at a rate of their own."""
+    rng = np.random.default_rng(seed)
+    rate = rng.uniform(0.2, 1.0, people or 1)
+    choices, scores = [], []
+    for number in range(prompts):
+        name = f"p{number}"
+        scores += [score(f"{name}a", 1.0, name), score(f"{name}b", 0.0, name)]
+        for person in range(people or 6):
+            right = rng.random() < rate[person % len(rate)]
+            who = f"x{person}" if people else None
+            ranks = (1, 2) if right else (2, 1)
+            choices.append(
+                Choice(f"{name}-{person}", name, (f"{name}a", f"{name}b"), ranks, annotator=who)
+            )
+    return choices, scores
+
+
+def test_intervals_allow_for_people_where_they_are_known() -> None:
+    choices, scores = many(6)
+    known = run(choices, scores).overall
+    nameless = [Choice(c.choice, c.prompt, c.images, c.ranks) for c in choices]
+    unknown = run(nameless, scores).overall
+    assert (known.people, known.clusters) == (6, ("prompts", "people"))
+    assert (unknown.people, unknown.clusters) == (0, ("prompts",))
+    for name in ("top1", "pairwise", "always_first", "kendall"):
+        one, other = getattr(known, name).estimate, getattr(unknown, name).estimate
+        assert one.value == other.value
+        assert one.high - one.low > 1.5 * (other.high - other.low), name
+    wanted = clustered_share(
+        [float(c.ranks[0] == 1) for c in choices], [c.prompt for c in choices], [c.annotator for c in choices]
+    )  # fmt: skip
+    assert known.top1.estimate.low == pytest.approx(wanted.low)
+    assert known.to_dict()["clusters"] == ["prompts", "people"]
+    assert "6 people only" in known.cautions()[0]
+    assert unknown.cautions() == []
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_or_all_wrong_is_no_certainty(right) -> None:
+    choices, scores = many(None, prompts=15)
+    ranks = (1, 2) if right else (2, 1)
+    same = [Choice(c.choice, c.prompt, c.images, ranks) for c in choices]
+    found = run(same, scores).overall
+    its = found.top1.estimate
+    assert its.value == float(right)
+    assert 0.1 < its.high - its.low < 0.5
+    worth = "right" if right else "wrong"
+    assert any(f"top-1 is {worth} in all 90 answers" in one for one in found.cautions())
+
+
+def test_few_prompts_are_cautioned() -> None:
+    assert "2 prompts only" in run().overall.cautions()[0]
+
+
+def test_a_group_that_decides_nothing_is_named() -> None:
+    tied = Choice("c3", "q", ("e", "f"), (1, 1), source="three")
+    found = run([*CHOICES, tied], by="source")
+    assert [group.name for group in found.groups] == ["one", "two"]
+    (undecided,) = found.undecided
+    assert (undecided.name, undecided.choices) == ("three", 1)
+    assert "none of 1 choices has a decision" in undecided.reason
+    assert json.loads(json.dumps(found.to_dict()))["undecided"][0]["name"] == "three"
+
+
+@pytest.mark.parametrize(
+    "bad", [{"level": 2.0}, {"resamples": 5}, {"resamples": 10**7}, {"seed": -1}]
+)
+def test_settings_without_an_interval_are_refused(bad) -> None:
+    with pytest.raises(DataError, match="expected"):
+        EvaluateSettings(**bad)

@@ -16,8 +16,8 @@ from palate.stats.intervals import (
     mean_estimate,
     paired_difference,
     wilson,
-    win_rate,
 )
+from palate.stats.wins import win_rate
 
 QUICK = Bootstrap(resamples=100)
 numbers = st.floats(-100, 100)
@@ -124,7 +124,7 @@ def test_bad_columns_are_refused(values, labels, message) -> None:
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(DataError, match=r"level 95\.0"):
         Bootstrap(level=95.0)
-    with pytest.raises(DataError, match="3 resamples, expected at least 100"):
+    with pytest.raises(DataError, match="3 resamples, expected 100 to 1,000,000"):
         Bootstrap(resamples=3)
 
 

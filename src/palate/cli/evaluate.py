@@ -10,6 +10,7 @@ import typer
 
 from palate.cli._board import board as _board
 from palate.cli._options import scores_path
+from palate.cli._results import about, named, refuse_options
 from palate.cli._text import percent, plural, text_table
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def evaluate(  # noqa: PLR0917 - typer makes options of them
     resamples: Annotated[int | None, typer.Option(help="Resamples for intervals [2000].")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the intervals [0].")] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="TOML file with a table [evaluate] or [compare].")
+        Path | None, typer.Option(help="TOML file with a table [evaluate], [compare] or [board].")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json and the run record.")
@@ -93,8 +94,8 @@ def evaluate(  # noqa: PLR0917 - typer makes options of them
 ) -> None:
     """Measure how often a scorer agrees with people, or compare two generators by their scores.
 
-    Every accuracy stands next to chance and to picking by position, with a 95 % interval that
-    resamples prompts. Two tables of scores are compared prompt by prompt. Several data sets or tables of
+    Every accuracy stands next to chance and to picking by position, with a 95 % interval that holds for
+    other prompts, and for other people where annotators are known. Two tables of scores are compared prompt by prompt. Several data sets or tables of
     scores, or --board, give one table of scorers × benchmarks under the papers' own protocols, with the
     published values beside the measured ones and the differences between scorers, what people reach
     themselves, Recall@k and Filter@k, and correlations with mean opinions.
@@ -106,25 +107,54 @@ def evaluate(  # noqa: PLR0917 - typer makes options of them
     Example: palate evaluate --compare original/scores.parquet adapted/scores.parquet
     """
     common: dict[str, Any] = {"missing": missing, "resamples": resamples, "seed": seed}
+    of_one = {"scorer": scorer, "ties": ties, "human_ties": human_ties}
+    of_one |= {"pair_ties": pair_ties, "average": average}
+    of_two = {"pair": pair, "dimension": dimension}
+    of_board = {"board": board, "benchmark": benchmark}
     if compare is not None:
         if dataset or scores:
             raise typer.BadParameter(
                 "takes two tables of scores and nothing else", param_hint="--compare"
             )
-        given = common | {"pair": pair, "dimension": dimension}
-        _compare(compare, given, recipe, out, overwrite=overwrite, as_json=as_json)
+        refuse_options("--compare", named(of_one | of_board | {"by": by}))
+        _compare(compare, common | of_two, recipe, out, overwrite=overwrite, as_json=as_json)
         return
     if not dataset or not scores:
         raise typer.BadParameter(
             "give a data set and --scores, or --compare with two tables of scores"
         )
     if board or benchmark is not None or len(dataset) > 1 or len(scores) > 1:
+        _refuse_on_board(
+            of_one | of_two, common | {"by": by, "recipe": recipe}, benchmark, out, overwrite
+        )
         given = common | {"benchmark": benchmark, "by": by}
         _board(dataset, scores, given, recipe, out, overwrite=overwrite, as_json=as_json)
         return
-    given = common | {"scorer": scorer, "by": by, "ties": ties, "human_ties": human_ties}
-    given |= {"pair_ties": pair_ties, "average": average}
+    refuse_options(
+        "one scorer on one data set", named(of_two), {"--pair": "it goes with --compare"}
+    )
+    given = common | of_one | {"by": by}
     _evaluate(dataset[0], scores[0], given, recipe, out, overwrite=overwrite, as_json=as_json)
+
+
+def _refuse_on_board(
+    alone: dict[str, Any],
+    counted: dict[str, Any],
+    benchmark: str | None,
+    out: Path | None,
+    overwrite: bool,
+) -> None:
+    """Refuse what a board does not read: its protocols fix the rules for ties and averages."""
+    from palate.errors import RunError
+
+    rules = ("--ties", "--human-ties", "--pair-ties", "--average")
+    reasons = dict.fromkeys(rules, "the protocols of its benchmarks fix these rules")
+    refuse_options("a board", named(alone), reasons)
+    if benchmark != "hps-v2-bench":
+        return
+    refuse_options("--benchmark hps-v2-bench", named(counted))
+    if out is not None and (out / "styles.json").exists() and not overwrite:
+        raise RunError(f"{out / 'styles.json'}: exists; choose another --out, or --overwrite")
 
 
 def _evaluate(
@@ -139,13 +169,17 @@ def _evaluate(
 ) -> None:
     from palate.data.tables import load_dataset, read_table
     from palate.evaluation.evaluate import EvaluateSettings, evaluate_choices
+    from palate.evaluation.joins import one_scorer
     from palate.settings import read_settings
 
     settings = read_settings(EvaluateSettings, recipe, given, section="evaluate")
     is_table = dataset.suffix == ".parquet"
     choices = read_table(dataset, "choices") if is_table else load_dataset(dataset).choices
     path = scores_path(scores)
-    found = evaluate_choices(choices, read_table(path, "scores"), settings)
+    with about(path):
+        table = one_scorer(read_table(path, "scores"), settings.scorer)
+    with about(dataset):
+        found = evaluate_choices(choices, table, settings)
     inputs = {"choices": dataset if is_table else dataset / "choices.parquet", "scores": path}
     _finish(found, "evaluate", settings, inputs, out, overwrite=overwrite)
     typer.echo(json.dumps(found.to_dict()) if as_json else _evaluation_text(found))
@@ -195,32 +229,31 @@ def _finish(
 
 def _evaluation_text(found: Evaluation) -> str:
     agreements = [found.overall, *found.groups]
-    level = found.overall.top1.estimate.bootstrap.level
-    header = [
-        "choices",
-        "n",
-        "prompts",
-        "top-1",
-        "chance",
-        "always first",
-        "always last",
-        "pairwise",
+    whole = found.overall
+    header = ["choices", "n", "prompts", "top-1", "chance", "always first", "always last"]
+    header += ["pairwise", "Kendall tau"]
+    rows = [_row(agreement) for agreement in agreements]
+    undecided = [
+        [group.name, f"{group.choices:,}", "–", "not decided", *["–"] * 5]
+        for group in found.undecided
     ]
-    header.append("Kendall tau")
+    people = f", {whole.people:,} people" if whole.people > 1 else ""
     lines = [
         f"{found.scorer} ({found.unit}, {found.fingerprint[:12]})",
-        text_table(header, [_row(agreement) for agreement in agreements], right="12"),
+        text_table(header, rows + undecided, right="12"),
         (
-            f"{level:.0%} intervals over prompts; score ties: {found.settings.ties}, "
+            f"{whole.top1.estimate.bootstrap.level:.0%} intervals over {' and '.join(whole.clusters)} "
+            f"({plural(whole.prompts, 'prompt')}{people}); score ties: {found.settings.ties}, "
             f"human ties: {found.settings.human_ties}, pair ties: {found.settings.pair_ties}, "
             f"average: {found.settings.average}"
         ),
     ]
-    if found.overall.top1.left_out:
-        lines.append(f"top-1 leaves out {plural(found.overall.top1.left_out, 'undecided choice')}")
+    if whole.top1.left_out:
+        lines.append(f"top-1 leaves out {plural(whole.top1.left_out, 'undecided choice')}")
     if found.left_out:
         lines.append(f"left out {plural(found.left_out, 'choice')} without scores")
-    return "\n".join(lines)
+    lines += [f"{group.name}: not decided, {group.reason}" for group in found.undecided]
+    return "\n".join([*lines, *(f"caution: {one}" for a in agreements for one in a.cautions())])
 
 
 def _row(agreement: Agreement) -> list[str]:
@@ -244,8 +277,6 @@ def _row(agreement: Agreement) -> list[str]:
 
 
 def _comparison_text(found: Comparison, tables: tuple[Path, Path]) -> str:
-    from palate.evaluation.compare import prompts_needed
-
     difference, wins = found.difference, found.win_rate
     its, rate = difference.estimate, wins.estimate
     level = its.bootstrap.level
@@ -264,12 +295,22 @@ def _comparison_text(found: Comparison, tables: tuple[Path, Path]) -> str:
             f"{wins.losses:,} lost"
         ),
     ]
-    needed = prompts_needed(found)
-    if needed is not None:
-        told = "the difference is certain" if its.low > 0 or its.high < 0 else "not separable"
-        lines.append(
-            f"{told}; one as large is found in 4 of 5 studies of {plural(needed, 'prompt')}"
-        )
+    told = {"not separable": "not separable", "first": "the first scores higher"}
+    lines.append(f"{told.get(found.decision, 'the second scores higher')}{_needed(found)}")
     if found.left_out:
-        lines.append(f"left out: {found.left_out} without a counterpart or a value")
-    return "\n".join(lines)
+        lines.append(f"left out: {found.left_out:,} without a counterpart or a value")
+    return "\n".join([*lines, *(f"caution: {one}" for one in found.cautions())])
+
+
+def _needed(found: Comparison) -> str:
+    """How many prompts such a difference needs, with what its interval leaves of that number."""
+    from palate.evaluation.compare import prompts_needed
+
+    needed = prompts_needed(found)
+    if needed is None:
+        return ""
+    most = "no bound, as it may be 0" if needed.high is None else f"{needed.high:,}"
+    return (
+        f"; one as large is found in 4 of 5 studies of {plural(needed.value, 'prompt')} "
+        f"({needed.low:,} to {most}, for the differences that the interval holds)"
+    )

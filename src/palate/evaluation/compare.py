@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -11,15 +12,17 @@ import pyarrow.compute as pc
 from palate.errors import DataError
 from palate.evaluation.joins import one_scorer
 from palate.stats.intervals import (
+    RESAMPLED,
     Bootstrap,
     Difference,
-    WinRate,
-    WinTies,
     paired_difference,
-    win_rate,
 )
+from palate.stats.wins import WinRate, WinTies, win_rate
 
 Key = tuple[str, str]
+
+FEW: Final = 20
+"""With fewer prompts no decision is told without a caution."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class CompareSettings:
 
     `pair`: "prompt" compares the mean score of each prompt; "order" pairs the first image of a
     prompt with the first, the second with the second, as they stand in the tables; "image" pairs
-    equal image keys. `ties` and `tolerance` are the rules of `palate.stats.intervals.win_rate`.
+    equal image keys. `ties` and `tolerance` are the rules of `palate.stats.wins.win_rate`.
     """
 
     pair: Literal["prompt", "order", "image"] = "prompt"
@@ -39,6 +42,12 @@ class CompareSettings:
     level: float = 0.95
     resamples: int = 2000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that give no interval, or no ties."""
+        Bootstrap(self.level, self.resamples, self.seed)
+        if not 0 <= self.tolerance < math.inf:
+            raise DataError(f"a tolerance of {self.tolerance:g} for ties, expected 0 or more")
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,34 @@ class Comparison:
     left_out: int
     settings: CompareSettings
 
+    @property
+    def decision(self) -> Literal["first", "second", "not separable"]:
+        """Which table has the higher scores, by the interval of the difference."""
+        its = self.difference.estimate
+        if its.low > 0:
+            return "first"
+        return "second" if its.high < 0 else "not separable"
+
+    def cautions(self) -> list[str]:
+        """Why the decision may not hold, a sentence each."""
+        told = []
+        its, rate = self.difference.estimate, self.win_rate.estimate
+        if self.prompts < FEW:
+            told.append(
+                f"{self.prompts:,} prompt{'s' * (self.prompts > 1)} only: below {FEW} prompts the interval is "
+                "rough, and other prompts may say the opposite"
+            )
+        if its.low == its.high:
+            told.append(
+                "the difference is the same on every prompt, so that its interval is a point"
+            )
+        if rate.method != RESAMPLED:
+            told.append(f"one side wins everywhere; the interval of its win rate is {rate.method}")
+        return told
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
+        needed = prompts_needed(self)
         return {
             "scorer": self.scorer,
             "fingerprint": self.fingerprint,
@@ -68,7 +103,9 @@ class Comparison:
             "difference": self.difference.to_dict(),
             "win_rate": self.win_rate.to_dict(),
             "left_out": self.left_out,
-            "prompts_needed": prompts_needed(self),
+            "decision": self.decision,
+            "cautions": self.cautions(),
+            "prompts_needed": None if needed is None else asdict(needed),
             "settings": asdict(self.settings),
         }
 
@@ -120,11 +157,25 @@ def compare_scores(a: Any, b: Any, settings: CompareSettings | None = None) -> C
     )
 
 
-def prompts_needed(found: Comparison, power: float = 0.8) -> int | None:
+@dataclass(frozen=True)
+class Needed:
+    """How many prompts find a difference, with the bounds that its interval leaves.
+
+    `value` is for the difference as measured, `low` for the largest that its interval holds, and `high` for
+    the smallest: None where the interval holds 0, as then no number of prompts is sure to do.
+    """
+
+    value: int
+    low: int
+    high: int | None
+
+
+def prompts_needed(found: Comparison, power: float = 0.8) -> Needed | None:
     """Prompts at which a difference as large as this one is found with this power; None at no difference.
 
     The standard error, taken from the width of the interval, shrinks with the square root of the number of
-    prompts: n · ((z of the level + z of the power) · error / difference)².
+    prompts: n · ((z of the level + z of the power) · error / difference)². The difference itself is only
+    known to its interval, and the number with it: twice the difference needs a quarter of the prompts.
     """
     from scipy.special import ndtri
 
@@ -133,7 +184,11 @@ def prompts_needed(found: Comparison, power: float = 0.8) -> int | None:
         return None
     level = float(ndtri((1 + its.bootstrap.level) / 2))
     error = (its.high - its.low) / (2 * level)
-    return int(np.ceil(its.clusters * ((level + float(ndtri(power))) * error / its.value) ** 2))
+    scale = its.clusters * ((level + float(ndtri(power))) * error) ** 2
+    near, far = sorted((abs(its.low), abs(its.high)))
+    held = its.low <= 0 <= its.high
+    count = [int(np.ceil(scale / gap**2)) for gap in (its.value, far)]
+    return Needed(count[0], count[1], None if held else int(np.ceil(scale / near**2)))
 
 
 def _one_dimension(scores: Any, wanted: str | None) -> Any:

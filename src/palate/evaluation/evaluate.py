@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,15 +22,16 @@ from palate.evaluation.joins import one_scorer, prompt_codes, scored_choices, va
 from palate.stats.accuracy import (
     Accuracy,
     HumanTies,
+    NothingDecidedError,
     PairTies,
     Ties,
-    always_top1,
     chance_top1,
-    pairwise,
-    top1,
+    pair_credit,
+    top1_credit,
 )
 from palate.stats.correlation import Correlation, kendall
-from palate.stats.intervals import Average, Bootstrap
+from palate.stats.intervals import Average, Bootstrap, Estimate
+from palate.stats.two_way.estimates import AGREED, share_estimate
 
 __all__ = [
     "Agreement",
@@ -38,9 +39,14 @@ __all__ = [
     "Comparison",
     "EvaluateSettings",
     "Evaluation",
+    "Undecided",
     "compare_scores",
     "evaluate_choices",
 ]
+
+
+FEW: Final = 10
+"""With fewer prompts, or fewer people, an interval is rough, and the result says so."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +69,24 @@ class EvaluateSettings:
     resamples: int = 2000
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse settings that give no interval."""
+        Bootstrap(self.level, self.resamples, self.seed)
+
 
 @dataclass(frozen=True)
 class Agreement:
     """How well a scorer agrees with one group of choices, next to what costs nothing.
 
     `chance` is picking at random; `always_first` and `always_last` pick by position. `kendall` is
-    None where no choice has an order that the scores have too.
+    None where no choice has an order that the scores have too. Intervals hold for other prompts, and
+    for other people where two `people` or more are known.
     """
 
     name: str
     choices: int
     prompts: int
+    people: int
     top1: Accuracy
     pairwise: Accuracy
     kendall: Correlation | None
@@ -82,30 +94,74 @@ class Agreement:
     always_first: Accuracy
     always_last: Accuracy
 
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """What the intervals go by."""
+        return ("prompts", "people") if self.people > 1 else ("prompts",)
+
+    def cautions(self) -> list[str]:
+        """Why the intervals say less than they seem to, a sentence each."""
+        few = [f"{self.prompts} prompt{'s' * (self.prompts > 1)}"] if self.prompts < FEW else []
+        if 1 < self.people < FEW:
+            few.append(f"{self.people} people")
+        told = []
+        if few:
+            told.append(
+                f"{self.name}: the intervals rest on {' and '.join(few)} only, and are rough"
+            )
+        measured = (("top-1", self.top1.estimate), ("pairwise", self.pairwise.estimate))
+        return told + [
+            _agreed(self.name, name, its) for name, its in measured if its.method == AGREED
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {
             "name": self.name,
             "choices": self.choices,
             "prompts": self.prompts,
+            "people": self.people,
+            "clusters": list(self.clusters),
             "top1": self.top1.to_dict(),
             "pairwise": self.pairwise.to_dict(),
             "kendall": None if self.kendall is None else self.kendall.to_dict(),
             "chance": self.chance,
             "always_first": self.always_first.to_dict(),
             "always_last": self.always_last.to_dict(),
+            "cautions": self.cautions(),
         }
+
+
+def _agreed(group: str, measure: str, its: Estimate) -> str:
+    worth = "right" if its.value else "wrong"
+    return (
+        f"{group}: {measure} is {worth} in all {its.count:,} answers, of which resampling makes a point: its "
+        "interval is Wilson's with Student's t, each prompt (or person, if these are fewer) one answer"
+    )
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """A group of choices that decides nothing, and why."""
+
+    name: str
+    choices: int
+    reason: str
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A scorer measured against choices: the agreement with all of them, and by group."""
+    """A scorer measured against choices: the agreement with all of them, and by group.
+
+    `undecided` are the groups in which nobody decided anything that counts.
+    """
 
     scorer: str
     fingerprint: str
     unit: str
     overall: Agreement
     groups: tuple[Agreement, ...]
+    undecided: tuple[Undecided, ...]
     left_out: int
     settings: EvaluateSettings
 
@@ -117,6 +173,7 @@ class Evaluation:
             "unit": self.unit,
             "overall": self.overall.to_dict(),
             "groups": [group.to_dict() for group in self.groups],
+            "undecided": [asdict(group) for group in self.undecided],
             "left_out": self.left_out,
             "settings": asdict(self.settings),
         }
@@ -129,8 +186,9 @@ def evaluate_choices(
 
     `choices` and `scores` are tables. A score belongs to an image and its prompt; a scorer with
     one dimension is held against choices on every dimension, one with several against those of
-    the same name. Intervals resample prompts. Raises `DataError` for a choice without scores,
-    unless `missing="leave-out"`, and where the scores are of several scorers and none is named.
+    the same name. Intervals hold for other prompts and, where annotators are known, other people
+    (`share_estimate`). A group that decides nothing is listed as such. Raises `DataError` for a choice without
+    scores, unless `missing="leave-out"`, and where the scores are of several scorers and none is named.
     """
     settings = settings or EvaluateSettings()
     if not len(choices):
@@ -142,16 +200,20 @@ def evaluate_choices(
     values = values[np.repeat(kept, lengths)]
     left_out = int((~kept).sum())
     choices = choices.filter(pa.array(kept))
-    groups = tuple(
-        _agreement(name, choices.filter(pa.array(rows)), values[flat], settings)
-        for name, rows, flat in _grouped(choices, settings.by)
-    )
+    groups: list[Agreement] = []
+    undecided: list[Undecided] = []
+    for name, rows, flat in _grouped(choices, settings.by):
+        try:
+            groups.append(_agreement(name, choices.filter(pa.array(rows)), values[flat], settings))
+        except NothingDecidedError as fault:
+            undecided.append(Undecided(name, int(rows.sum()), str(fault)))
     return Evaluation(
         scorer=scores.column("scorer")[0].as_py(),
         fingerprint=scores.column("fingerprint")[0].as_py(),
         unit=scores.column("unit")[0].as_py(),
         overall=_agreement("all", choices, values, settings),
-        groups=groups,
+        groups=tuple(groups),
+        undecided=tuple(undecided),
         left_out=left_out,
         settings=settings,
     )
@@ -178,44 +240,63 @@ def _agreement(
     lengths = list_lengths(choices.column("images"))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ranks = pc.list_flatten(choices.column("ranks")).to_numpy()
-    prompts = prompt_codes(choices)
-    bootstrap = Bootstrap(settings.level, settings.resamples, settings.seed)
     pairs = duels(choices)
-    answers: dict[str, Any] = {"average": settings.average, "bootstrap": bootstrap}
-    baseline: dict[str, Any] = {"human_ties": settings.human_ties, **answers}
+    count = _Counted(choices, settings)
+    first, second = values[pairs.first_index], values[pairs.second_index]
+    places = np.arange(len(values), dtype=np.float64)
+    rules: dict[str, Any] = {"human_ties": settings.human_ties}
+
+    def top1(what: str, scores: NDArray[np.float64], **given: Any) -> Accuracy:
+        credit = top1_credit(scores, ranks, offsets, **rules, **given)
+        return count.accuracy(what, credit, (given.get("ties", "none"), settings.human_ties))
+
     return Agreement(
         name=name,
         choices=len(choices),
-        prompts=len(np.unique(prompts)),
-        top1=top1(
-            values,
-            ranks,
-            offsets,
-            prompts,
-            ties=settings.ties,
-            **baseline,
+        prompts=len(np.unique(count.prompts)),
+        people=len(set(count.people.tolist()) - {None, ""}),
+        top1=top1("top-1", values, ties=settings.ties),
+        pairwise=count.accuracy(
+            "pairwise",
+            pair_credit(first, second, pairs.outcome, ties=settings.pair_ties),
+            (settings.pair_ties, "drop"),
+            rows=pairs.choice,
         ),
-        pairwise=pairwise(
-            values[pairs.first_index],
-            values[pairs.second_index],
-            pairs.outcome,
-            prompts[pairs.choice],
-            ties=settings.pair_ties,
-            **answers,
-        ),
-        kendall=_kendall(values, ranks, offsets, prompts, answers),
-        chance=chance_top1(
-            ranks, offsets, prompts, human_ties=settings.human_ties, average=settings.average
-        ),
-        always_first=always_top1("first", ranks, offsets, prompts, **baseline),
-        always_last=always_top1("last", ranks, offsets, prompts, **baseline),
+        kendall=count.kendall(values, ranks, offsets),
+        chance=chance_top1(ranks, offsets, count.prompts, **rules, average=settings.average),
+        always_first=top1("always first", -places),
+        always_last=top1("always last", places),
     )
 
 
-def _kendall(
-    values: Any, ranks: Any, offsets: Any, prompts: Any, options: dict[str, Any]
-) -> Correlation | None:
-    try:
-        return kendall(values, ranks, offsets, prompts, **options)
-    except DataError:  # no choice has an order: a constant scorer, or ties only
-        return None
+class _Counted:
+    """The clusters of choices, and how what each earned becomes an accuracy."""
+
+    def __init__(self, choices: Any, settings: EvaluateSettings) -> None:
+        self.prompts = prompt_codes(choices)
+        self.people = np.asarray(choices.column("annotator").to_pylist(), dtype=object)
+        bootstrap = Bootstrap(settings.level, settings.resamples, settings.seed)
+        self._options: dict[str, Any] = {"average": settings.average, "bootstrap": bootstrap}
+
+    def accuracy(
+        self,
+        measure: str,
+        earned: tuple[NDArray[np.float64], NDArray[np.bool_]],
+        rules: tuple[str, str],
+        rows: NDArray[np.int64] | None = None,
+    ) -> Accuracy:
+        """Average the credit that counts; `rows` says which choice each belongs to (None: one each)."""
+        credit, kept = earned
+        choice = np.flatnonzero(kept) if rows is None else rows[kept]
+        clusters = (self.prompts[choice], self.people[choice])
+        estimate = share_estimate(credit[kept], *clusters, **self._options)
+        return Accuracy(measure, estimate, *rules, int((~kept).sum()))
+
+    def kendall(self, values: Any, ranks: Any, offsets: Any) -> Correlation | None:
+        """Mean tau of the choices; None where none has an order: a constant scorer, or ties only."""
+        try:
+            return kendall(
+                values, ranks, offsets, self.prompts, people=self.people, **self._options
+            )
+        except DataError:
+            return None

@@ -19,8 +19,8 @@ from palate.stats.intervals import (
     Column,
     Estimate,
     cluster_codes,
-    mean_estimate,
 )
+from palate.stats.two_way.estimates import share_estimate
 
 Ties = Literal["expected", "wrong", "first"]
 HumanTies = Literal["any", "drop"]
@@ -78,11 +78,12 @@ def top1(
     (a constant scorer gets exactly chance); `wrong` counts a tie as wrong; `first` takes the
     first in the order shown, as `argmax` does, and so leaks the position. Several images put
     first: `any` of them is right, or the choice is left out (`drop`). A choice whose images all
-    tie says nothing and is always left out. `prompts` labels the clusters of the interval.
+    tie says nothing and is always left out. `prompts` labels the clusters of the interval,
+    which is that of `share_estimate`.
     """
     credit, kept = top1_credit(scores, ranks, offsets, ties=ties, human_ties=human_ties)
     labels = None if prompts is None else np.asarray(prompts)[kept]
-    estimate = mean_estimate(credit[kept], labels, average=average, bootstrap=bootstrap)
+    estimate = share_estimate(credit[kept], labels, average=average, bootstrap=bootstrap)
     return Accuracy("top-1", estimate, ties, human_ties, int((~kept).sum()))
 
 
@@ -127,7 +128,7 @@ def expected_top1(
     if (chances < 0).any() or not np.allclose(total, 1, atol=1e-6):
         raise DataError("probabilities of choice do not sum to 1 in every group")
     credit = groups.credit(chances, ties)
-    estimate = mean_estimate(credit, prompts, average=average, bootstrap=bootstrap)
+    estimate = share_estimate(credit, prompts, average=average, bootstrap=bootstrap)
     return Accuracy("expected top-1", estimate, ties, "none", 0)
 
 
@@ -144,34 +145,6 @@ def chance_top1(
     credit, kept = top1_credit(blank, ranks, offsets, human_ties=human_ties)
     labels = None if prompts is None else np.asarray(prompts)[kept]
     return plain_mean(credit[kept], labels, average=average)
-
-
-def always_top1(
-    position: Literal["first", "last"],
-    ranks: Column,
-    offsets: Column,
-    prompts: Column | None = None,
-    *,
-    human_ties: HumanTies = "any",
-    average: Average = "micro",
-    bootstrap: Bootstrap | None = None,
-) -> Accuracy:
-    """Top-1 accuracy of always picking the first, or the last, image in the order shown.
-
-    Far above chance it shows that people's answers, or their order in the file, depend on the
-    position. No scorer should be compared without it.
-    """
-    places = np.arange(np.asarray(ranks).size, dtype=np.float64)
-    found = top1(
-        places if position == "last" else -places,
-        ranks,
-        offsets,
-        prompts,
-        human_ties=human_ties,
-        average=average,
-        bootstrap=bootstrap,
-    )
-    return Accuracy(f"always {position}", found.estimate, "none", human_ties, found.left_out)
 
 
 def pairwise(
@@ -193,11 +166,12 @@ def pairwise(
     higher (HPS v2, which sorts; it leaks the order). The person's ties are left out (`drop`,
     ImageReward), count `half` whatever is predicted, count `right` (HPS v2), or count 1 where the
     scores tie too and half where they do not (`match`, Pick-a-Pic). `micro` averages all duels
-    (ImageReward), `macro` averages within each prompt first (HPS v2).
+    (ImageReward), `macro` averages within each prompt first (HPS v2). The interval is that of
+    `share_estimate`.
     """
     credit, kept = pair_credit(first, second, outcome, ties=ties, human_ties=human_ties)
     labels = None if prompts is None else np.asarray(prompts)[kept]
-    estimate = mean_estimate(credit[kept], labels, average=average, bootstrap=bootstrap)
+    estimate = share_estimate(credit[kept], labels, average=average, bootstrap=bootstrap)
     return Accuracy("pairwise", estimate, ties, human_ties, int((~kept).sum()))
 
 

@@ -18,8 +18,8 @@ from palate.stats.intervals import (
     Column,
     Estimate,
     cluster_codes,
-    mean_estimate,
 )
+from palate.stats.two_way.estimates import signed_estimate
 
 __all__ = [
     "Correlation",
@@ -27,7 +27,6 @@ __all__ = [
     "OverallCorrelation",
     "correlation_by_prompt",
     "kendall",
-    "kendall_tau_b",
     "overall_correlation",
 ]
 
@@ -57,12 +56,14 @@ def kendall(
     *,
     average: Average = "micro",
     bootstrap: Bootstrap | None = None,
+    people: Column | None = None,
 ) -> Correlation:
     """Mean of Kendall's tau-b between scores and answers over the choices.
 
     1 is the person's order, -1 the reverse (Kendall 1945, ties in the denominator). `scores` and
     `ranks` are flat and `offsets` cuts them into choices; higher scores and lower ranks are
-    better. Choices whose ranks or scores are all equal have no tau and are left out.
+    better. Choices whose ranks or scores are all equal have no tau and are left out. `prompts` and
+    `people` label the clusters of the interval, which is that of `signed_estimate`.
     """
     values, places = np.asarray(scores, dtype=np.float64), np.asarray(ranks)
     bounds = np.asarray(offsets, dtype=np.int64)
@@ -71,7 +72,7 @@ def kendall(
     if np.isnan(values).any():
         raise DataError("a score is not a number")
     tau = _tau_of_groups(values, -places.astype(np.float64), bounds)
-    return _mean_of(tau, prompts, "kendall", average, bootstrap)
+    return _mean_of(tau, (prompts, people), "kendall", average, bootstrap)
 
 
 def correlation_by_prompt(
@@ -100,7 +101,7 @@ def correlation_by_prompt(
         if measure == "spearman":
             values, wanted = _middle_ranks(values, codes), _middle_ranks(wanted, codes)
         found = _pearson(_moments(values, wanted, codes))
-    return _mean_of(found, None, measure, "micro", bootstrap)
+    return _mean_of(found, (None, None), measure, "micro", bootstrap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +173,6 @@ def overall_correlation(
     )
 
 
-def kendall_tau_b(first: Column, second: Column) -> float:
-    """Kendall's tau-b of two columns in n log n steps; not a number where one of them is constant."""
-    values, wanted = _two_columns(first, second)
-    alone = np.arange(len(values))
-    return float(_tau(_pairs_without(values, wanted, alone)[0])[0])
-
-
 def _two_columns(first: Column, second: Column) -> tuple[Floats, Floats]:
     left, right = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if left.shape != right.shape or left.ndim != 1 or not len(left):
@@ -190,7 +184,7 @@ def _two_columns(first: Column, second: Column) -> tuple[Floats, Floats]:
 
 def _mean_of(
     found: Floats,
-    prompts: Column | None,
+    clusters: tuple[Column | None, Column | None],
     measure: Measure,
     average: Average,
     bootstrap: Bootstrap | None,
@@ -198,8 +192,8 @@ def _mean_of(
     kept = ~np.isnan(found)
     if not kept.any():
         raise DataError(f"none of {len(kept)} choices has an order to correlate with")
-    labels = None if prompts is None else np.asarray(prompts)[kept]
-    estimate = mean_estimate(found[kept], labels, average=average, bootstrap=bootstrap)
+    labels = [None if column is None else np.asarray(column)[kept] for column in clusters]
+    estimate = signed_estimate(found[kept], *labels, average=average, bootstrap=bootstrap)
     return Correlation(_NAMES[measure], estimate, int((~kept).sum()))
 
 

@@ -24,21 +24,21 @@ __all__ = [
     "Column",
     "Difference",
     "Estimate",
-    "WinRate",
-    "WinTies",
     "cluster_codes",
     "expanded_tail",
     "mean_estimate",
+    "paired",
     "paired_difference",
+    "person_codes",
     "wilson",
-    "win_rate",
 ]
 
 Column = NDArray[Any] | Sequence[Any]
 """One value per row: a NumPy array or a list."""
 
 Average = Literal["micro", "macro"]
-WinTies = Literal["half", "drop", "loss"]
+RESAMPLED: Final = "bootstrap over clusters"
+_MOST_RESAMPLES: Final = 1_000_000
 _BLOCK: Final = 4_000_000
 _MANY: Final = 20_000
 _KINDS: Final = 5_000
@@ -56,8 +56,15 @@ class Bootstrap:
         """Refuse settings that give no interval."""
         if not 0 < self.level < 1:
             raise DataError(f"an interval of level {self.level}, expected between 0 and 1")
-        if self.resamples < 100:
-            raise DataError(f"{self.resamples} resamples, expected at least 100 for an interval")
+        refuse_resamples(self.resamples)
+        if self.seed < 0:
+            raise DataError(f"a seed of {self.seed}, expected 0 or more")
+
+
+def refuse_resamples(count: int) -> None:
+    """Refuse resamples that are too few for an interval, or so many that they would take hours."""
+    if not 100 <= count <= _MOST_RESAMPLES:
+        raise DataError(f"{count:,} resamples, expected 100 to {_MOST_RESAMPLES:,} for an interval")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,8 @@ class Estimate:
     """A mean with its interval, and how both were made.
 
     `low` and `high` are not a number where there is only one cluster. `count` is the number of
-    values, `clusters` the number of independent units.
+    values, `clusters` the number of independent units, `people` that of the people whom the interval
+    allows for, 0 where it goes by clusters alone. `method` says how the interval was made.
     """
 
     value: float
@@ -75,9 +83,12 @@ class Estimate:
     clusters: int
     average: Average
     bootstrap: Bootstrap
+    people: int = 0
+    method: str = RESAMPLED
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; an undefined bound is None."""
+        drawn = self.method == RESAMPLED
         return {
             "value": finite(self.value),
             "low": finite(self.low),
@@ -86,9 +97,10 @@ class Estimate:
             "clusters": self.clusters,
             "average": self.average,
             "level": self.bootstrap.level,
-            "method": "bootstrap over clusters",
-            "resamples": self.bootstrap.resamples,
-            "seed": self.bootstrap.seed,
+            "people": self.people,
+            "method": self.method,
+            "resamples": self.bootstrap.resamples if drawn else None,
+            "seed": self.bootstrap.seed if drawn else None,
         }
 
 
@@ -138,6 +150,27 @@ def cluster_codes(clusters: Column | None, count: int) -> NDArray[np.int64]:
     if labels.shape != (count,):
         raise DataError(f"{count} values but clusters of shape {labels.shape}")
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def person_codes(raters: Column | None, count: int) -> tuple[NDArray[np.int64], list[Any]]:
+    """Number people from 0, and every unknown one as another after them; and the labels of the known.
+
+    Unknown is None, an empty text, not a number, or a number below 0.
+    """
+    if raters is None:
+        return np.arange(count, dtype=np.int64), []
+    labels = np.asarray(raters)
+    if labels.shape != (count,):
+        raise DataError(f"{count} values but people of shape {labels.shape}")
+    if labels.dtype.kind in "iuf":
+        named = labels >= 0
+    else:
+        # `x == x` is false for a number that is none
+        named = np.array([x is not None and x != "" and x == x for x in labels.tolist()], bool)  # noqa: PLR0124
+    codes = np.empty(count, np.int64)
+    known, codes[named] = np.unique(labels[named], return_inverse=True)
+    codes[~named] = len(known) + np.arange(int((~named).sum()))
+    return codes, known.tolist()
 
 
 def _percentiles(
@@ -217,70 +250,15 @@ def paired_difference(
     An interval that excludes zero means that a and b differ by more than the choice of prompts
     explains. `a[i]` and `b[i]` belong together.
     """
-    left, right = _pairs(a, b)
+    left, right = paired(a, b)
     options = {"average": average, "bootstrap": bootstrap}
     difference = mean_estimate(left - right, clusters, **options)  # type: ignore[arg-type]
     codes = cluster_codes(clusters, len(left))
     return Difference(_mean(left, codes, average), _mean(right, codes, average), difference)
 
 
-@dataclass(frozen=True, slots=True)
-class WinRate:
-    """Share of pairs that a wins, with its interval and the rule for ties."""
-
-    estimate: Estimate
-    wins: int
-    ties: int
-    losses: int
-    tie_rule: WinTies
-    tolerance: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "rate": self.estimate.to_dict(),
-            "wins": self.wins,
-            "ties": self.ties,
-            "losses": self.losses,
-            "tie_rule": self.tie_rule,
-            "tolerance": self.tolerance,
-        }
-
-
-def win_rate(
-    a: Column,
-    b: Column,
-    clusters: Column | None = None,
-    *,
-    ties: WinTies = "half",
-    tolerance: float = 0.0,
-    bootstrap: Bootstrap | None = None,
-) -> WinRate:
-    """Share of pairs in which a is higher than b, with an interval that resamples clusters.
-
-    Values at most `tolerance` apart tie: a tie counts `half`, is left out (`drop`), or counts as
-    a `loss` of a. Raises `DataError` where no pair is left.
-    """
-    left, right = _pairs(a, b)
-    gap = left - right
-    tied = np.abs(gap) <= tolerance
-    won = (gap > 0) & ~tied
-    credit = np.where(tied, 0.5 if ties == "half" else 0.0, won.astype(np.float64))
-    kept = ~tied if ties == "drop" else np.ones(len(gap), dtype=bool)
-    if not kept.any():
-        raise DataError(f"all {len(gap)} pairs tie, and the rule drops ties: no win rate")
-    codes = cluster_codes(clusters, len(gap))
-    return WinRate(
-        estimate=mean_estimate(credit[kept], codes[kept], bootstrap=bootstrap),
-        wins=int(won.sum()),
-        ties=int(tied.sum()),
-        losses=int((~won & ~tied).sum()),
-        tie_rule=ties,
-        tolerance=tolerance,
-    )
-
-
-def _pairs(a: Column, b: Column) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def paired(a: Column, b: Column) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two columns that belong together, row by row. Raises `DataError` where they differ in length."""
     left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if left.shape != right.shape or left.ndim != 1:
         raise DataError(f"pairs of {left.shape} and {right.shape} values do not match")

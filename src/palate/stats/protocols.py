@@ -29,7 +29,8 @@ from palate.stats.accuracy import (
     plain_mean,
     top1_credit,
 )
-from palate.stats.intervals import Bootstrap, Column, cluster_codes, mean_estimate
+from palate.stats.intervals import Bootstrap, Column, cluster_codes
+from palate.stats.two_way.estimates import share_estimate
 
 Floats = NDArray[np.float64]
 
@@ -203,7 +204,7 @@ def accuracy_under(
     labels = cluster_codes(prompts, len(groups.sizes))
     values = _values(protocol, groups, scale)
     rows, owner, left_out = counter.rows(values)
-    estimate = mean_estimate(rows, labels[owner], bootstrap=bootstrap)
+    estimate = share_estimate(rows, labels[owner], bootstrap=bootstrap)
     measure = "top-1" if protocol.counts == "choice" else "pairwise"
     places = np.arange(len(values), dtype=np.float64)
     return ProtocolAccuracy(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from palate.errors import DataError
 from palate.stats.accuracy import Groups, NothingDecidedError, plain_mean
-from palate.stats.intervals import Average, Bootstrap, Column, Estimate, mean_estimate
+from palate.stats.intervals import Average, Bootstrap, Column, Estimate
+from palate.stats.two_way.estimates import share_estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def _hits(
     return Retrieval(
         measure=measure,
         k=k,
-        estimate=mean_estimate(credit, labels, average=average, bootstrap=bootstrap),
+        estimate=share_estimate(credit, labels, average=average, bootstrap=bootstrap),
         chance=plain_mean(blank, labels, average=average),
         left_out=int((~kept).sum()),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import DataError
-from palate.stats.intervals import Column, cluster_codes
+from palate.stats.intervals import Column, cluster_codes, person_codes
 from palate.stats.numbers import logistic
 
 Floats = NDArray[np.float64]
@@ -30,10 +30,11 @@ class Slope:
     """Change of the log-odds of winning for one typical step of a covariate.
 
     `step` is that step in the covariate's own unit: its root mean square over the duels, or its standard
-    deviation where there is an intercept. The interval is that of the sandwich over clusters with the t
-    quantile; it is None for one cluster, and where `separated` says that the covariate (or another
-    regressor) decides every duel: the best slope is then infinite, and `value` only has its sign.
-    `p_value` is that of the score test over clusters, which needs no finite slope.
+    deviation where there is an intercept. The interval is that of the sandwich over `clusters` (and over
+    `people` where they are known, else 0) with the t quantile; it is None for one cluster, and where
+    `separated` says that the covariate (or another regressor) decides every duel: the best slope is then
+    infinite, and `value` only has its sign. `p_value` is that of the score test over the same clusters,
+    which needs no finite slope.
     """
 
     value: float
@@ -43,8 +44,32 @@ class Slope:
     step: float
     rows: int
     clusters: int
+    people: int
     separated: bool
     level: float
+    error: float | None
+
+    @property
+    def p_of_interval(self) -> float:
+        """The p-value of 0 by the interval: below 1 - level exactly where it leaves 0 out.
+
+        Where there is no interval it is that of the score test.
+        """
+        from scipy.special import stdtr
+
+        if self.error is None:
+            return self.p_value
+        fewest = min(self.clusters, self.people or self.clusters)
+        if self.error == 0:
+            return 1.0 if self.value == 0 else 0.0
+        return float(2 * stdtr(fewest - 1, -abs(self.value) / self.error))
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval leaves out 0; where there is none, whether the test refuses 0 at its level."""
+        if self.low is None or self.high is None:
+            return self.separated and self.p_value < 1 - self.level
+        return self.low > 0 or self.high < 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -56,40 +81,86 @@ def logit_slope(
     outcome: Column,
     clusters: Column | None = None,
     *,
+    people: Column | None = None,
     beside: Column | None = None,
     intercept: bool = False,
     level: float = 0.95,
 ) -> Slope:
     """Fit the slope of a covariate in a logit by maximum likelihood, with errors that allow for clusters.
 
-    `covariate` and `outcome` (1, 0, or one half for a tie) have one value per row, and so has `beside`, a
-    second regressor that is held fixed. The variance is the sandwich A⁻¹ B A⁻¹ with B = G / (G - 1) · Σ u u'
-    over G clusters (Liang and Zeger 1986). The test is the score test with the same clusters: U / √Σ u²,
-    where u is a cluster's part of the slope of the likelihood at 0, less what the others explain (Boos 1992).
+    `covariate` and `outcome` (1, 0, or one half for a tie) have one value per row, and so has every column of
+    `beside`, regressors that are held fixed (one, or rows × several). The variance is the sandwich A⁻¹ B A⁻¹
+    with B = G / (G - 1) · Σ u u' over G clusters (CR1; Liang and Zeger 1986). Where two `people` or more are
+    known it is V(clusters) + V(people) - V(both together), and not below one of the first two (Cameron,
+    Gelbach and Miller 2011); degrees of freedom are the smaller number less one. The test is the score test
+    with the same clusters: U / √Σ u², where u is a cluster's part of the slope of the likelihood at 0, less
+    what the others explain (Boos 1992).
     Where the likelihood has no maximum, a ridge of 0.01 keeps the slope finite. Raises `DataError` where the
     covariate is the same in all rows, or is a combination of the others.
     """
     design, won, step = _design(covariate, outcome, beside, intercept=intercept)
-    codes = cluster_codes(clusters, len(won))
+    ways = _Ways.of(clusters, people, len(won))
     if np.linalg.matrix_rank(design.T @ design / len(won), tol=1e-10) < design.shape[1]:
         raise DataError("the covariate goes exactly along with the other regressors")
     slopes, separated = _fit(design, won)
-    total = int((np.bincount(codes) > 0).sum())
-    low, high = None, None
-    if not separated and total > 1:
-        half = _half_width(design, won, codes, slopes, level, total)
+    low, high, error = None, None, None
+    if not separated and ways.fewest > 1:
+        error = _error(design, won, ways, slopes)
+        half = ways.quantile(level) * error
         low, high = float(slopes[0]) - half, float(slopes[0]) + half
     return Slope(
         value=float(slopes[0]),
         low=low,
         high=high,
-        p_value=_score_test(design, won, codes, total),
+        p_value=_score_test(design, won, ways),
         step=step,
         rows=len(won),
-        clusters=total,
+        clusters=ways.sizes[0],
+        people=ways.sizes[1] if len(ways.sizes) > 1 else 0,
         separated=separated,
         level=level,
+        error=error,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ways:
+    """The clusters of every row: by prompt, and where people are known by person and by both together."""
+
+    codes: tuple[NDArray[np.int64], ...]
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, clusters: Column | None, people: Column | None, count: int) -> _Ways:
+        """Number the clusters; people count where two or more are known by name."""
+        first = cluster_codes(clusters, count)
+        person, known = person_codes(people, count)
+        if people is None or len(known) < 2:
+            return cls((first,), (len(np.unique(first)),))
+        both = np.unique(first * (int(person.max()) + 1) + person, return_inverse=True)[1]
+        codes = (first, np.unique(person, return_inverse=True)[1], both)
+        return cls(codes, tuple(len(np.unique(one)) for one in codes))
+
+    @property
+    def fewest(self) -> int:
+        """The smaller number of clusters."""
+        return min(self.sizes[:2])
+
+    def quantile(self, level: float) -> float:
+        """Of Student's t, for half an interval."""
+        from scipy.special import stdtrit
+
+        return float(stdtrit(self.fewest - 1, (1 + level) / 2))
+
+    def variance(self, parts: Floats, *, corrected: bool) -> float:
+        """Variance of a sum of the parts of rows, not below that by prompts or by people alone."""
+        found = []
+        for codes, size in zip(self.codes, self.sizes, strict=True):
+            factor = size / (size - 1) if corrected and size > 1 else 1.0
+            found.append(factor * float((np.bincount(codes, weights=parts) ** 2).sum()))
+        if len(found) == 1:
+            return found[0]
+        return max(found[0] + found[1] - found[2], *found[:2])
 
 
 def holm(p_values: Column) -> Floats:
@@ -111,7 +182,8 @@ def _design(
 ) -> tuple[Floats, Floats, float]:
     """Regressors side by side, each by its typical size, the outcome, and the step of the covariate."""
     x, won = np.asarray(covariate, dtype=np.float64), np.asarray(outcome, dtype=np.float64)
-    columns = [x] if beside is None else [x, np.asarray(beside, dtype=np.float64)]
+    others = np.zeros((len(x), 0)) if beside is None else np.asarray(beside, dtype=np.float64)
+    columns = [x, *(others.T if others.ndim > 1 else [others])]
     if any(column.shape != won.shape for column in columns) or won.ndim != 1 or not len(won):
         raise DataError(f"{x.shape} covariates do not match {won.shape} outcomes")
     if not all(np.isfinite(column).all() for column in columns):
@@ -164,25 +236,15 @@ def _likelihood(design: Floats, won: Floats, slopes: Floats, ridge: float) -> fl
     return -float(loss.sum()) - ridge * float(slopes @ slopes) / 2
 
 
-def _half_width(
-    design: Floats,
-    won: Floats,
-    codes: NDArray[np.int64],
-    slopes: Floats,
-    level: float,
-    total: int,
-) -> float:
-    from scipy.special import stdtrit
-
+def _error(design: Floats, won: Floats, ways: _Ways, slopes: Floats) -> float:
+    """Standard error of the first slope."""
     said = logistic(design @ slopes)
     inverse = np.linalg.inv((design * (said * (1 - said))[:, None]).T @ design)
-    parts = design * (won - said)[:, None]
-    sums = np.stack([np.bincount(codes, weights=column) for column in parts.T], axis=1)
-    variance = inverse @ (sums.T @ sums) @ inverse * total / (total - 1)
-    return float(stdtrit(total - 1, (1 + level) / 2)) * math.sqrt(float(variance[0, 0]))
+    parts = (design @ inverse[0]) * (won - said)
+    return math.sqrt(ways.variance(parts, corrected=True))
 
 
-def _score_test(design: Floats, won: Floats, codes: NDArray[np.int64], total: int) -> float:
+def _score_test(design: Floats, won: Floats, ways: _Ways) -> float:
     """p-value that the first slope is 0; 1 where nothing is left to test, or there is one cluster."""
     from scipy.special import stdtr
 
@@ -193,8 +255,8 @@ def _score_test(design: Floats, won: Floats, codes: NDArray[np.int64], total: in
         weight = said * (1 - said)
         inner = (others * weight[:, None]).T
         x = x - others @ np.linalg.lstsq(inner @ others, inner @ x, rcond=None)[0]
-    sums = np.bincount(codes, weights=x * (won - said))
-    spread = math.sqrt(float((sums**2).sum()))
-    if total < 2 or spread <= 1e-9 * math.sqrt(len(won)):
+    parts = x * (won - said)
+    spread = math.sqrt(ways.variance(parts, corrected=False))
+    if ways.fewest < 2 or spread <= 1e-9 * math.sqrt(len(won)):
         return 1.0
-    return float(2 * stdtr(total - 1, -abs(float(sums.sum())) / spread))
+    return float(2 * stdtr(ways.fewest - 1, -abs(float(parts.sum())) / spread))

@@ -8,7 +8,7 @@ Wins of a method depend on who else was ranked; the rate against a baseline does
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,67 @@ from numpy.typing import NDArray
 from palate.data.duels import pair_index
 from palate.errors import DataError
 from palate.stats.accuracy import Groups
-from palate.stats.intervals import Bootstrap, Column, WinRate, WinTies, cluster_codes, win_rate
+from palate.stats.intervals import Bootstrap, Column, Estimate, cluster_codes, paired
+from palate.stats.two_way.estimates import share_estimate
 
 Counts = NDArray[np.int64]
+WinTies = Literal["half", "drop", "loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class WinRate:
+    """Share of pairs that a wins, with its interval and the rule for ties."""
+
+    estimate: Estimate
+    wins: int
+    ties: int
+    losses: int
+    tie_rule: WinTies
+    tolerance: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "rate": self.estimate.to_dict(),
+            "wins": self.wins,
+            "ties": self.ties,
+            "losses": self.losses,
+            "tie_rule": self.tie_rule,
+            "tolerance": self.tolerance,
+        }
+
+
+def win_rate(
+    a: Column,
+    b: Column,
+    clusters: Column | None = None,
+    *,
+    ties: WinTies = "half",
+    tolerance: float = 0.0,
+    bootstrap: Bootstrap | None = None,
+) -> WinRate:
+    """Share of pairs in which a is higher than b, with the interval of `share_estimate`.
+
+    Values at most `tolerance` apart tie: a tie counts `half`, is left out (`drop`), or counts as
+    a `loss` of a. Raises `DataError` where no pair is left.
+    """
+    left, right = paired(a, b)
+    gap = left - right
+    tied = np.abs(gap) <= tolerance
+    won = (gap > 0) & ~tied
+    credit = np.where(tied, 0.5 if ties == "half" else 0.0, won.astype(np.float64))
+    kept = ~tied if ties == "drop" else np.ones(len(gap), dtype=bool)
+    if not kept.any():
+        raise DataError(f"all {len(gap)} pairs tie, and the rule drops ties: no win rate")
+    codes = cluster_codes(clusters, len(gap))
+    return WinRate(
+        estimate=share_estimate(credit[kept], codes[kept], bootstrap=bootstrap),
+        wins=int(won.sum()),
+        ties=int(tied.sum()),
+        losses=int((~won & ~tied).sum()),
+        tie_rule=ties,
+        tolerance=tolerance,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +181,7 @@ def win_counts(
     meet only where one choice holds both, so that they are compared on shared prompts. Equal ranks
     are no win for either; in the rate against the `baseline` they count `half`, are left out
     (`drop`), or count as a `loss`. Which of these the ImageReward paper used is not confirmed.
+    Ranks are taken for a ranking: leave out the losers of a pick, whom nobody compared (`answered_duels`).
     Two images of one method in a choice are not compared with each other. The interval of a rate
     resamples `prompts` (one label per choice; None: every choice is its own). Raises `DataError`
     where no two methods meet, and for a baseline that is not among the methods.

@@ -21,7 +21,6 @@ from palate.stats.calibrations.calibration import (
     calibrate_choices,
     calibrate_pairs,
     calibration_table,
-    pair_probabilities,
     shares,
 )
 from palate.stats.calibrations.curve import brier, cluster_mean, reliability
@@ -293,8 +292,8 @@ def test_shares_are_a_softmax_and_a_pair_is_a_logistic(values, scale) -> None:
         raised = [math.exp(scale * value) for value in values[start:end]]
         slow += [one / sum(raised) for one in raised]
     assert found == pytest.approx(slow)
-    pair = pair_probabilities([values[0]], [values[1]], scale)
-    assert pair == pytest.approx(shares(values[:2], [0, 2], scale)[:1])
+    pair = 1 / (1 + math.exp(-scale * (values[0] - values[1])))
+    assert shares(values[:2], [0, 2], scale)[0] == pytest.approx(pair)
 
 
 rows = st.lists(
@@ -363,7 +362,7 @@ def test_intervals_of_bins_allow_for_clusters_and_for_certainty() -> None:
 
 def test_the_brier_score_and_means_are_those_of_other_libraries() -> None:
     first, second, won, prompts = simulated_pairs(ties=0)
-    said = pair_probabilities(first, second)
+    said = 1 / (1 + np.exp(second - first))
     assert brier(said, won).value == pytest.approx(np.mean((said - won) ** 2))
     both = brier(np.stack([said, 1 - said]).T.ravel(), np.stack([won, 1 - won]).T.ravel())
     assert both.value == pytest.approx(brier(said, won).value)

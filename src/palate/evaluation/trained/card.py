@@ -127,13 +127,14 @@ def _accuracy(facts: TrainedFacts) -> Iterator[str]:
     whole = facts.measured[0].accuracy.overall
     before = facts.record["result"]["before"]["accuracy"]
     notes = (
-        f"In %, with 95 % intervals over prompts; {whole.choices:,} choices, {whole.prompts:,} prompts; equal scores "
+        f"In %, with 95 % intervals over {' and '.join(whole.clusters)}; {whole.choices:,} choices, {whole.prompts:,} prompts; equal scores "
         f"share a choice. Before training it was {_percent(before)} by the objective's own accuracy. These choices "
         "picked the step that is kept, so that the numbers are optimistic: measure with `palate evaluate` on "
         "choices that no training saw."
     )
+    cautions = "".join(f" Caution: {one}." for one in whole.cautions())
     header = ["dimension", "what", "accuracy", "chance"]
-    yield f"## Accuracy\n\n{_table(header, rows)}\n\n{notes}"
+    yield f"## Accuracy\n\n{_table(header, rows)}\n\n{notes}{cautions}"
 
 
 def _curves(facts: TrainedFacts) -> Iterator[str]:

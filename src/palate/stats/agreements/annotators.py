@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from palate.data.position import wilson
 from palate.errors import DataError
 from palate.stats.agreements.ceiling import MajorityTies, rest_credit
-from palate.stats.agreements.units import Units, coded_people
-from palate.stats.intervals import Column
+from palate.stats.agreements.units import Units
+from palate.stats.intervals import Column, person_codes
 
 __all__ = [
     "Annotator",
@@ -151,7 +151,7 @@ def side_bias(
     won: Any = np.asarray(outcome, dtype=np.float64)
     if not np.isin(won, (0.0, 0.5, 1.0)).all():
         raise DataError("an outcome is not 1, 0 or 0.5")
-    person, names = coded_people(raters, len(won))
+    person, names = person_codes(raters, len(won))
     use = (won != 0.5) & (person < len(names))
     counts = np.bincount(person[use], minlength=len(names))
     firsts = np.bincount(person[use], weights=won[use], minlength=len(names)).astype(np.int64)

@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from palate.data.audit.columns import mixed, names, numbered, sums_of
 from palate.data.checks import list_lengths
-from palate.data.duels import pair_index
 from palate.data.records import Choice
 from palate.data.tables import to_rows
 from palate.errors import DataError
+from palate.stats.agreements.units import NothingToCompareError
+from palate.stats.answered import answered_duels
 from palate.stats.opinions import _numbers
 
-__all__ = ["TIE", "Answers", "best_answers", "pair_answers", "rating_answers"]
+__all__ = ["TIE", "Answers", "best_answers", "pair_answers", "rank_answers", "rating_answers"]
 
 TIE: Final = 0.5
 """The value of a pair that a person does not put in order."""
@@ -38,9 +40,11 @@ class Answers:
     `items`, `prompts` and `raters` are numbers; `raters` is -1 where the person is unknown, and points
     into `people` elsewhere. `values` is what was answered, in the way `kind` says: "pair" (1 where the
     image with the lower key is better, 0 where the other is, 0.5 for a tie), "best" (the place of the
-    best image when the images are sorted by key, from 0) or "rating" (the number given). `options` is
-    how many answers there were to choose from, 0 for ratings. `left_out` counts what has no value,
-    `repeats` further answers by the same person to the same item.
+    best image when the images are sorted by key, from 0), "rating" (the number given) or "rank" (the place
+    of an image in the ranking, from 0 for the best to 1 for the last, equal ones in their middle).
+    `options` is how many answers there were to choose from, 0 for ratings and ranks. `left_out` counts
+    what has no value, `repeats` further answers by the same person to the same item, and `silent` pairs
+    of images that nobody picked, which say nothing.
     """
 
     items: Numbers
@@ -52,6 +56,12 @@ class Answers:
     kind: str
     left_out: int
     repeats: int
+    silent: int = 0
+
+    @property
+    def ties(self) -> int:
+        """How many answers to pairs put neither image first."""
+        return int((self.values == TIE).sum()) if self.kind == "pair" else 0
 
     def __len__(self) -> int:
         """Return the number of answers."""
@@ -81,18 +91,23 @@ def pair_answers(choices: Any, *, dimension: str | None = None, same_set: bool =
     `choices` is a table and `dimension` keeps one of its dimensions (None: all, each with items of its
     own). With `same_set`, people judged the same pair only if the whole set of images that they saw was
     the same; without, a pair is the same in any company. Of several answers by one person to one item
-    that with the lowest choice key counts. Raises `DataError` where no choice is left.
+    that with the lowest choice key counts. Two images below the best of a pick were not compared, and
+    count as `silent`. Raises `DataError` where no choice is left.
     """
-    table = _Coded(_of(choices, dimension))
-    group, first, second = pair_index(table.lengths)
-    left, right = table.starts[group] + first, table.starts[group] + second
+    kept = _of(choices, dimension)
+    table, answered = _Coded(kept), answered_duels(kept)
+    pairs = answered.duels
+    group, left, right = (
+        column[answered.kept] for column in (pairs.choice, pairs.first_index, pairs.second_index)
+    )
     swapped = table.place[left] > table.place[right]
     left, right = np.where(swapped, right, left), np.where(swapped, left, right)
     values: Floats = (np.sign(table.ranks[right] - table.ranks[left]) + 1) * 0.5
     codes = [table.prompt, table.dimension, *([table.image_set] if same_set else [])]
     keys = [code[group] for code in codes]
     items = _joint([*keys, table.place[left], table.place[right]])
-    return table.answers("pair", group, items, values, np.full(len(group), 2), 0)
+    found = table.answers("pair", group, items, values, np.full(len(group), 2), 0)
+    return replace(found, silent=answered.silent)
 
 
 def best_answers(choices: Any, *, dimension: str | None = None) -> Answers:
@@ -116,6 +131,28 @@ def best_answers(choices: Any, *, dimension: str | None = None) -> Answers:
     lost = int((~alone).sum())
     values = rank[chosen].astype(np.float64)
     return table.answers("best", rows, items, values, table.lengths[rows], lost)
+
+
+def rank_answers(choices: Any, *, dimension: str | None = None) -> Answers:
+    """Take the rankings of more than two images; an item is an image of a question, its value a place.
+
+    The place runs from 0 for the best to 1 for the last, whatever the number of images; equal ranks share
+    their middle place. Picks of the best have no more than two levels: they are left out and counted.
+    Raises `DataError` where no ranking is left.
+    """
+    kept = _of(choices, dimension)
+    picks = answered_duels(kept).picks
+    long = (list_lengths(kept.column("images")) > 2) & ~picks
+    if not long.any():
+        raise NothingToCompareError(f"none of {len(kept):,} choices ranks more than two images")
+    table = _Coded(kept.filter(pa.array(long)))
+    owner = np.repeat(np.arange(len(table.lengths)), table.lengths)
+    values = _middle_places(table.ranks, owner, table.lengths)
+    codes = (table.prompt, table.dimension, table.image_set)
+    items = _joint([*(code[owner] for code in codes), table.place])
+    return table.answers(
+        "rank", owner, items, values, np.zeros(len(owner), np.int64), int((~long).sum())
+    )
 
 
 def rating_answers(choices: Any, *, dimension: str | None = None) -> Answers:
@@ -144,7 +181,7 @@ def rating_answers(choices: Any, *, dimension: str | None = None) -> Answers:
                     f"{choice.dimension}, and with {given[key]:g} before"
                 )
     if not given:
-        raise DataError(f"none of {left_out} choices holds ratings in its details")
+        raise NothingToCompareError(f"none of {left_out:,} choices holds ratings in its details")
     *where, who_column = (list(column) for column in zip(*given, strict=True))
     codes = [np.unique(column, return_inverse=True)[1] for column in where]
     people = sorted({name for name in who_column if not name.startswith("\0")})
@@ -207,6 +244,20 @@ class _Coded:
             left_out=left_out,
             repeats=int(again.sum()),
         )
+
+
+def _middle_places(ranks: Numbers, owner: Numbers, lengths: Numbers) -> Floats:
+    """Place of every image in its choice, from 0 to 1; equal ranks share the middle of theirs."""
+    order = np.lexsort((ranks, owner))
+    own, sorted_ranks = owner[order], ranks[order]
+    fresh = (np.diff(own, prepend=-1) != 0) | (np.diff(sorted_ranks, prepend=-1) != 0)
+    block = np.cumsum(fresh) - 1
+    starts = np.cumsum(lengths) - lengths
+    places = np.arange(len(order)) - starts[own]
+    middle = np.bincount(block, weights=places) / np.bincount(block)
+    found = np.empty(len(order))
+    found[order] = middle[block] / (lengths[own] - 1)
+    return found
 
 
 def _of(choices: Any, dimension: str | None) -> Any:

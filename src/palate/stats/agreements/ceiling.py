@@ -16,7 +16,8 @@ from palate.errors import DataError
 from palate.stats.accuracy import expected_top1
 from palate.stats.agreements.answers import Answers
 from palate.stats.agreements.units import Units
-from palate.stats.intervals import Average, Bootstrap, Column, Estimate, mean_estimate
+from palate.stats.intervals import Average, Bootstrap, Column, Estimate
+from palate.stats.two_way.estimates import share_estimate
 
 __all__ = [
     "PUBLISHED",
@@ -100,7 +101,7 @@ def one_person(
         raise DataError(
             f"none of {len(kept)} answers has a majority of others ({people}) to be held against"
         )
-    estimate = mean_estimate(
+    estimate = share_estimate(
         credit[kept], units.cluster[units.item[kept]], average=average, bootstrap=bootstrap
     )
     lost = units.left_out + int((~kept).sum())

@@ -6,6 +6,7 @@ anything about agreement; items with one are left out of everything and counted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import DataError
-from palate.stats.agreements.unit_intervals import Interval, interval_of
+from palate.stats.agreements.unit_intervals import interval_of
 from palate.stats.agreements.units import Units, ratio
 from palate.stats.intervals import Average, Bootstrap, Column, cluster_codes
 from palate.stats.numbers import finite
 
 __all__ = [
     "Coefficient",
+    "Measure",
     "Scale",
     "Weights",
+    "coefficient_of",
     "cohen_kappa",
     "fleiss_kappa",
     "gwet_ac1",
@@ -101,15 +104,8 @@ def percent_agreement(
     """
     units = Units.of(items, values, raters, clusters)
     places = ("agreeing", "pairs") if average == "micro" else ("agreement", "one")
-
-    def share(scalars: Floats, _: Floats) -> Floats:
-        return ratio(scalars[:, 0], scalars[:, 1])
-
-    found = interval_of(units, places, "none", share, two_way=two_way, bootstrap=bootstrap)
-    expected = _squares(units.share_totals())
-    return _coefficient(
-        "percent agreement", units, found, (found.value, expected), two_way, bootstrap
-    )
+    measure = Measure("percent agreement", places, "share", agreed_beside(_squares), _plain)
+    return coefficient_of(units, measure, two_way=two_way, bootstrap=bootstrap)
 
 
 def fleiss_kappa(
@@ -131,18 +127,9 @@ def fleiss_kappa(
     `gwet_ac1` and `percent_agreement`.
     """
     units = Units.of(items, values, raters, clusters)
-
-    def kappa(scalars: Floats, sums: Floats) -> Floats:
-        agreement = ratio(scalars[:, 0], scalars[:, 1])
-        chance = _squares(ratio(sums, scalars[:, 1:2]))
-        return ratio(agreement - chance, 1 - chance)
-
-    found = interval_of(
-        units, ("agreement", "one"), "share", kappa, two_way=two_way, bootstrap=bootstrap
-    )
-    chance = _squares(units.share_totals())
-    observed = float(units.agreement.mean())
-    return _coefficient("Fleiss' kappa", units, found, (observed, chance), two_way, bootstrap)
+    parts = agreed_beside(_squares)
+    measure = Measure("Fleiss' kappa", ("agreement", "one"), "share", parts, beyond_chance)
+    return coefficient_of(units, measure, two_way=two_way, bootstrap=bootstrap)
 
 
 def gwet_ac1(
@@ -170,15 +157,9 @@ def gwet_ac1(
     def chance_of(shares: Floats) -> Any:
         return (1 - _squares(shares)) / max(count - 1, 1)
 
-    def ac1(scalars: Floats, sums: Floats) -> Floats:
-        chance = chance_of(ratio(sums, scalars[:, 1:2]))
-        return ratio(ratio(scalars[:, 0], scalars[:, 1]) - chance, 1 - chance)
-
-    found = interval_of(
-        units, ("agreement", "one"), "share", ac1, two_way=two_way, bootstrap=bootstrap
-    )
-    facts = (float(units.agreement.mean()), chance_of(units.share_totals()))
-    return _coefficient("Gwet's AC1", units, found, facts, two_way, bootstrap, count)
+    parts = agreed_beside(chance_of)
+    measure = Measure("Gwet's AC1", ("agreement", "one"), "share", parts, beyond_chance)
+    return coefficient_of(units, measure, two_way=two_way, bootstrap=bootstrap, categories=count)
 
 
 def krippendorff_alpha(
@@ -216,16 +197,10 @@ def krippendorff_alpha(
             apart = np.where(apart < 1e-12 * total * np.maximum(scalars[:, 3], 1e-300), 0, apart)
         return ratio(scalars[:, 0], total), ratio(apart, total * (total - 1))
 
-    def alpha(scalars: Floats, sums: Floats) -> Floats:
-        observed, expected = disagreements(scalars, sums)
-        return 1.0 - ratio(observed, expected)
-
     kind: Literal["none", "count"] = "count" if scale == "nominal" else "none"
-    found = interval_of(units, places, kind, alpha, two_way=two_way, bootstrap=bootstrap)
-    parts = disagreements(*units.totals(places, kind))
-    facts = (float(parts[0][0]), float(parts[1][0]))
     name = f"Krippendorff's alpha, {scale}"
-    return _coefficient(name, units, found, facts, two_way, bootstrap)
+    measure = Measure(name, places, kind, disagreements, less_than_chance)
+    return coefficient_of(units, measure, two_way=two_way, bootstrap=bootstrap)
 
 
 def cohen_kappa(
@@ -263,37 +238,49 @@ def cohen_kappa(
         rows, columns = met.sum(axis=2), met.sum(axis=1)
         return (met * apart).sum(axis=(1, 2)), ((rows @ apart) * columns).sum(axis=1)
 
-    def kappa(scalars: Floats, sums: Floats) -> Floats:
-        observed, expected = parts(scalars, sums)
-        return 1.0 - ratio(observed, expected)
-
-    found = interval_of(units, ("one",), table, kappa, bootstrap=bootstrap)
-    observed, expected = parts(*units.totals(("one",), table))
-    facts = (float(observed[0]), float(expected[0]))
     name = "Cohen's kappa" if weights == "none" else f"Cohen's kappa, {weights}"
-    return _coefficient(name, units, found, facts, False, bootstrap)  # noqa: FBT003
+    measure = Measure(name, ("one",), table, parts, less_than_chance)
+    return coefficient_of(units, measure, bootstrap=bootstrap)
 
 
-def _squares(shares: Floats) -> Any:
-    return (shares**2).sum(axis=-1)
+@dataclass(frozen=True, slots=True, eq=False)
+class Measure:
+    """How a coefficient is counted from sums over items, as `interval_of` takes them.
+
+    `parts` gives what was observed and what chance has, and `value` the coefficient from these two.
+    """
+
+    name: str
+    places: tuple[str, ...]
+    kind: Any
+    parts: Callable[[Floats, Floats], tuple[Floats, Floats]]
+    value: Callable[[Floats, Floats], Floats]
 
 
-def _coefficient(
-    measure: str,
+def coefficient_of(
     units: Units,
-    found: Interval,
-    facts: tuple[float, float],
-    two_way: bool,  # noqa: FBT001
-    bootstrap: Bootstrap | None,
+    measure: Measure,
+    *,
+    two_way: bool = False,
+    bootstrap: Bootstrap | None = None,
     categories: int | None = None,
 ) -> Coefficient:
+    """Count a coefficient with its interval."""
+
+    def statistic(scalars: Floats, sums: Floats) -> Floats:
+        return measure.value(*measure.parts(scalars, sums))
+
+    found = interval_of(
+        units, measure.places, measure.kind, statistic, two_way=two_way, bootstrap=bootstrap
+    )
+    observed, expected = measure.parts(*units.totals(measure.places, measure.kind))
     return Coefficient(
-        measure=measure,
+        measure=measure.name,
         value=found.value,
         low=found.low,
         high=found.high,
-        observed=float(facts[0]),
-        expected=float(facts[1]),
+        observed=float(observed[0]),
+        expected=float(expected[0]),
         items=len(units.sizes),
         left_out=units.left_out,
         values=len(units.code),
@@ -304,3 +291,33 @@ def _coefficient(
         two_way=two_way,
         bootstrap=bootstrap or Bootstrap(),
     )
+
+
+def agreed_beside(
+    chance: Callable[[Floats], Floats],
+) -> Callable[[Floats, Floats], tuple[Floats, Floats]]:
+    """The agreement found, and the `chance` that the shares of the values have."""
+
+    def parts(scalars: Floats, sums: Floats) -> tuple[Floats, Floats]:
+        shares = ratio(sums, sums.sum(axis=1, keepdims=True))
+        return ratio(scalars[:, 0], scalars[:, 1]), chance(shares)
+
+    return parts
+
+
+def beyond_chance(observed: Floats, expected: Floats) -> Floats:
+    """Agreement beyond chance, over all that there could be."""
+    return ratio(observed - expected, 1 - expected)
+
+
+def less_than_chance(observed: Floats, expected: Floats) -> Floats:
+    """1 minus disagreement over that by chance."""
+    return 1.0 - ratio(observed, expected)
+
+
+def _plain(observed: Floats, _: Floats) -> Floats:
+    return observed
+
+
+def _squares(shares: Floats) -> Any:
+    return (shares**2).sum(axis=-1)

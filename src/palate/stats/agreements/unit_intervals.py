@@ -97,8 +97,10 @@ def _folded(cluster: Numbers, scalars: Floats, sums: Any) -> tuple[Floats | Any,
     if columns > _FOLDED:
         return fold @ hstack([csr_array(scalars), sums], format="csr"), np.ones(count, np.int64)
     dense = np.concatenate([fold @ scalars, (fold @ sums).toarray()], axis=1)
-    patterns, counts = np.unique(dense, axis=0, return_counts=True)
-    return patterns, counts.astype(np.int64)
+    # rounded, so that the order in which equal sums were added makes no two patterns of one
+    rounded = np.round(dense, 9)
+    _, places, counts = np.unique(rounded, axis=0, return_index=True, return_counts=True)
+    return dense[places], counts.astype(np.int64)
 
 
 def _split(sums: Any, count: int) -> tuple[Floats, Floats]:

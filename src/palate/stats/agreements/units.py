@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import DataError
-from palate.stats.intervals import Column, cluster_codes
+from palate.stats.intervals import Column, cluster_codes, person_codes
 
-__all__ = ["Units", "coded_people", "ratio"]
+__all__ = ["NothingToCompareError", "Units", "ratio"]
 
 _BLOCK: Final = 4_000_000
 
@@ -20,14 +20,19 @@ Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
+class NothingToCompareError(DataError):
+    """No two people answered the same, or nobody answered what was asked for."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Units:
     """Values of the items that have at least two, sorted by item, then value, then person.
 
-    Per value: `item`, `code` (the value as a number from 0), `number` (on an interval scale, with the
-    mean taken off) and `person`. Per item: `cluster`, `sizes` (values), `agreeing` (pairs of equal
+    Per value: `item`, `code` (the value as a number from 0, its place in `levels`), `number` (on an interval
+    scale, with the mean taken off) and `person`. Per item: `cluster`, `sizes` (values), `agreeing` (pairs of equal
     values). `known` of the `people` are known by name, those with the lowest numbers, and `names` holds
     their labels; every unknown one counts as another person. `left_out` counts items with a single value.
+    `merge` (values × columns) adds up the columns of tables of values that only names tell apart.
     """
 
     item: Numbers
@@ -37,11 +42,12 @@ class Units:
     cluster: Numbers
     sizes: Numbers
     agreeing: Floats
-    categories: int
+    levels: NDArray[Any]
     known: int
     people: int
     names: tuple[Any, ...]
     left_out: int
+    merge: Floats | None = None
 
     @classmethod
     def of(
@@ -61,16 +67,16 @@ class Units:
         if numbers and given.dtype.kind not in "biuf":
             raise DataError("values on an ordinal or interval scale are numbers")
         item = cluster_codes(items, count)
-        person, labels_of_people = coded_people(raters, count)
+        person, labels_of_people = person_codes(raters, count)
         known = len(labels_of_people)
         kept = np.bincount(item, minlength=1)[item] > 1
         if not kept.any():
-            raise DataError(
-                f"none of {len(np.unique(item))} items has the values of two people to compare"
+            raise NothingToCompareError(
+                f"none of {len(np.unique(item)):,} items has the values of two people to compare"
             )
         left_out = len(np.unique(item)) - len(np.unique(item[kept]))
         item, person, given = cluster_codes(item[kept], int(kept.sum())), person[kept], given[kept]
-        code = cluster_codes(given, len(given))
+        levels, code = np.unique(given, return_inverse=True)
         order = np.lexsort((person, code, item))
         item, person, code, given = item[order], person[order], code[order], given[order]
         by_person = np.lexsort((person, item))
@@ -91,28 +97,23 @@ class Units:
             cluster=cluster_codes(labels[starts], len(starts)),
             sizes=np.bincount(item).astype(np.int64),
             agreeing=_agreeing(item, code),
-            categories=int(code.max()) + 1,
+            levels=levels,
             known=int((seen < known).sum()),
             people=len(seen),
             names=tuple(labels_of_people[k] for k in seen[seen < known]),
             left_out=left_out,
         )
 
+    @property
+    def categories(self) -> int:
+        """How many different values were given."""
+        return len(self.levels)
+
     def with_middle_ranks(self) -> Units:
         """Return the same items with each number replaced by its middle rank among all values."""
         counts = np.bincount(self.code)
         ranks = np.cumsum(counts) - counts / 2
         return replace(self, number=ranks[self.code] - ranks[self.code].mean())
-
-    @property
-    def agreement(self) -> Floats:
-        """The share of pairs of people who gave equal values, per item."""
-        return self.agreeing / (self.sizes * (self.sizes - 1) / 2)
-
-    def share_totals(self) -> Floats:
-        """The share of every value: the mean over items of its share in the item."""
-        weights = 1 / self.sizes[self.item]
-        return np.bincount(self.code, weights=weights) / len(self.sizes)
 
     def one_hot(self, codes: Numbers, categories: int) -> Any:
         """Return a table with one value per item, as `interval_of` takes it."""
@@ -136,7 +137,8 @@ class Units:
             return kind
         if kind == "none":
             return csr_array((len(self.sizes), 0))
-        return self.counts() if kind == "count" else diags_array(1 / self.sizes) @ self.counts()
+        found = self.counts() if kind == "count" else diags_array(1 / self.sizes) @ self.counts()
+        return found if self.merge is None else csr_array(found @ csr_array(self.merge))
 
     def scalars(self, names: Sequence[str]) -> Floats:
         """Return the named numbers of every item, one column per name."""
@@ -185,6 +187,7 @@ class Units:
             sums = np.zeros((len(scalars[part]), 0))
             if width:
                 sums = (rows[part] @ counts).toarray() - own[part].toarray()
+                sums = sums if self.merge is None else sums @ self.merge
             yield scalars[part], sums
 
     def _moments(self) -> tuple[Any, Any]:
@@ -200,27 +203,6 @@ def ratio(part: Floats, whole: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         found: Floats = np.where(whole == 0, np.nan, part / whole)
     return found
-
-
-def coded_people(raters: Column | None, count: int) -> tuple[Numbers, list[Any]]:
-    """Number people from 0, and every unknown one as another after them; and the labels of the known.
-
-    Unknown is None, an empty text, not a number, or a number below 0.
-    """
-    if raters is None:
-        return np.arange(count, dtype=np.int64), []
-    labels = np.asarray(raters)
-    if labels.shape != (count,):
-        raise DataError(f"{count} values but people of shape {labels.shape}")
-    if labels.dtype.kind in "iuf":
-        named = labels >= 0
-    else:
-        # `x == x` is false for a number that is none
-        named = np.array([x is not None and x != "" and x == x for x in labels.tolist()], bool)  # noqa: PLR0124
-    codes = np.empty(count, np.int64)
-    known, codes[named] = np.unique(labels[named], return_inverse=True)
-    codes[~named] = len(known) + np.arange(int((~named).sum()))
-    return codes, known.tolist()
 
 
 def _agreeing(item: Numbers, code: Numbers) -> Floats:

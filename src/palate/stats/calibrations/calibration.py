@@ -40,7 +40,6 @@ __all__ = [
     "calibrate_choices",
     "calibrate_pairs",
     "calibration_table",
-    "pair_probabilities",
     "shares",
 ]
 
@@ -211,14 +210,6 @@ def shares(scores: Column, offsets: Column, scale: float = 1.0) -> Floats:
     raised = np.exp(logits - np.repeat(np.maximum.reduceat(logits, starts), sizes))
     found: Floats = raised / np.repeat(np.add.reduceat(raised, starts), sizes)
     return found
-
-
-def pair_probabilities(first: Column, second: Column, scale: float = 1.0) -> Floats:
-    """Return the probability that the first image of each duel is preferred: logistic(scale · difference)."""
-    from scipy.special import expit
-
-    gap = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    return np.asarray(expit(scale * gap), dtype=np.float64)
 
 
 def calibration_table(found: Calibration) -> str:

@@ -174,9 +174,14 @@ def compared_duels(
     """
     choice, first, second = pair_index(np.diff(bounds))
     left, right = bounds[choice] + first, bounds[choice] + second
+    best = np.minimum.reduceat(places, bounds[:-1])
+    tied = (places[left] == places[right]) & (places[left] > best[choice])
+    return choice, left, right, ~(tied & picks_of(places, bounds)[choice])
+
+
+def picks_of(places: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which choices tell a best from a rest and no more: no rank lies between the best and the last."""
     best, last = (ends.reduceat(places, bounds[:-1]) for ends in (np.minimum, np.maximum))
     owner = np.repeat(np.arange(len(best)), np.diff(bounds))
     between = (places > best[owner]) & (places < last[owner])
-    is_pick = ~np.logical_or.reduceat(between, bounds[:-1])
-    tied = (places[left] == places[right]) & (places[left] > best[choice])
-    return choice, left, right, ~(tied & is_pick[choice])
+    return ~np.logical_or.reduceat(between, bounds[:-1])

@@ -33,6 +33,8 @@ __all__ = [
 Floats = NDArray[np.float64]
 _BLOCK: Final = 4_000_000
 _MOST: Final = 100_000
+_LARGEST: Final = 20_000_000
+_VOTES: Final = 3_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,9 @@ class PlanSettings:
                 "power between the false alarms and 1"
             )
         if self.runs < 100:
-            raise DataError(f"{self.runs} simulated studies, expected at least 100")
+            raise DataError(f"{self.runs:,} simulated studies, expected at least 100")
+        if self.seed < 0:
+            raise DataError(f"a seed of {self.seed}, expected 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,12 @@ def plan(
 
     The number found is exact to 2 % and to the error of the simulation. Without `people` every
     vote is of another person, and a study is analysed by prompts alone. Raises `DataError` where
-    the win rate is a half, and where more prompts do not help because the people are too few.
+    the win rate is a half, where more prompts do not help because the people are too few, and before
+    anything is simulated where that would take more than some ten minutes or more memory than there is.
     """
     settings = settings or PlanSettings()
+    # a design with the fewest prompts that there can be: its votes and people are checked before all else
+    Design(prompts or 2, votes_per_prompt, people)
     suggested = None
     if truth.win_rate != 0.5:
         suggested = approximate_prompts(truth, votes_per_prompt, people, settings)
@@ -104,7 +111,7 @@ def plan(
             )
         if suggested is None:
             raise DataError(
-                f"no number of prompts gives a power of {settings.power} with {people} people: "
+                f"no number of prompts gives a power of {settings.power} when {people:,} people vote: "
                 "they differ too much, more people are needed"
             )
         prompts = _searched(truth, suggested, (votes_per_prompt, people), settings)
@@ -130,6 +137,7 @@ def simulated_power(
     At a win rate of one half it is the share of false alarms, on either side.
     """
     settings = settings or PlanSettings()
+    _refuse_hours(design.votes, settings.runs, 1)
     rng = np.random.default_rng(settings.seed)
     people = design.assignment(rng)
     block = max(1, _BLOCK // design.votes)
@@ -248,6 +256,12 @@ def _searched(
     truth: Truth, start: int, votes: tuple[int, int | None], settings: PlanSettings
 ) -> int:
     """The smallest number of prompts whose simulated power is enough, to 2 %."""
+    if start > _MOST:
+        raise DataError(
+            f"about {start:,} prompts are needed, more than the {_MOST:,} that are simulated: plan for a "
+            "larger difference, or give the number of prompts"
+        )
+    _refuse_hours(start * votes[0], settings.runs, 8)
 
     def enough(prompts: int) -> bool:
         return simulated_power(truth, Design(prompts, *votes), settings)[0] >= settings.power
@@ -256,7 +270,7 @@ def _searched(
     while not enough(high):
         low, high = high, math.ceil(high * 1.25)
         if high > _MOST:
-            raise DataError(f"more than {_MOST} prompts are needed: plan for a larger difference")
+            raise DataError(f"more than {_MOST:,} prompts are needed: plan for a larger difference")
     if low == 1:
         while high > 2 and enough(lower := max(2, math.floor(high * 0.8))):
             high = lower
@@ -265,3 +279,18 @@ def _searched(
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def _refuse_hours(votes: int, runs: int, times: int) -> None:
+    """Refuse studies that do not fit into memory, and simulations that take hours."""
+    if votes > _LARGEST:
+        raise DataError(
+            f"a study of {votes:,} votes does not fit into memory when it is simulated, expected at most "
+            f"{_LARGEST:,}"
+        )
+    if votes * runs * times > _VOTES:
+        raise DataError(
+            f"{runs:,} simulated studies of {votes:,} votes"
+            f"{f', some {times} times over,' if times > 1 else ''} would run for hours, expected at most "
+            f"{_VOTES:,} votes in all: take fewer runs, prompts or votes per prompt"
+        )

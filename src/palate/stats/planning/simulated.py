@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ from palate.stats.numbers import logistic
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
+_WIDEST: Final = 10.0
+"""In logits: beyond this every vote of a prompt, or of a person, is the same."""
+
+_MOST_PEOPLE: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,12 @@ class Truth:
             )
         if self.prompt_sd is not None and self.icc is not None:
             raise DataError("both prompt_sd and icc are given, expected one of them")
-        if min(self.prompt_sd or 0, self.rater_sd) < 0 or not 0 <= (self.icc or 0) < 1:
-            raise DataError("a standard deviation is negative, or icc is not between 0 and 1")
+        deviations = (self.prompt_sd or 0.0, self.rater_sd)
+        if not all(0 <= one <= _WIDEST for one in deviations) or not 0 <= (self.icc or 0) < 1:
+            raise DataError(
+                f"standard deviations of {deviations[0]:g} and {deviations[1]:g} logits and an icc of "
+                f"{self.icc or 0:g}, expected 0 to {_WIDEST:g} logits and 0 to below 1"
+            )
         if not 0 <= self.spam_share < 1:
             raise DataError(f"a spam share of {self.spam_share}, expected from 0 to below 1")
 
@@ -82,8 +91,13 @@ class Design:
         """Refuse designs that cannot be carried out or show no spread."""
         if self.prompts < 2 or self.votes_per_prompt < 1:
             raise DataError(
-                f"{self.prompts} prompts with {self.votes_per_prompt} votes each, "
+                f"{self.prompts:,} prompts with {self.votes_per_prompt:,} votes each, "
                 "expected at least 2 and 1"
+            )
+        if self.people is not None and self.people > _MOST_PEOPLE:
+            raise DataError(
+                f"{self.people:,} people, expected at most {_MOST_PEOPLE:,}: leave the number out, and every "
+                "vote is another person's"
             )
         if self.people is not None and self.people < max(2, self.votes_per_prompt):
             raise DataError(

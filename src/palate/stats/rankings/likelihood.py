@@ -266,18 +266,20 @@ def sandwich(bread: Floats, scores: Scores, clusters: Clusters, errors: Errors) 
     B M B, where B is the inverse information and M the sum over clusters of the squared gradient,
     times G / (G - 1) for G clusters (CR1; Liang and Zeger 1986). `two-way` is V(prompts) +
     V(people) - V(prompt and person) (Cameron, Gelbach and Miller 2011); negative eigenvalues, which
-    that difference can have, are set to zero as they propose.
+    that difference can have, are set to zero as they propose. Where its trace is below that of one of
+    the three, which few clusters can bring about, the largest of these is taken.
     """
-    total = np.zeros_like(bread)
+    parts = []
     for sign, codes in _ways(clusters, errors):
-        total += sign * _meat(scores, codes, len(bread))
-    found: Floats = bread @ total @ bread
-    found = (found + found.T) / 2
-    if errors == "two-way":
-        values, vectors = np.linalg.eigh(found)
-        if values[0] < 0:
-            found = (vectors * np.maximum(values, 0.0)) @ vectors.T
-    return found
+        part: Floats = bread @ _meat(scores, codes, len(bread)) @ bread
+        parts.append((sign, (part + part.T) / 2))
+    found: Floats = np.asarray(sum(sign * part for sign, part in parts), dtype=np.float64)
+    if errors != "two-way":
+        return found
+    values, vectors = np.linalg.eigh(found)
+    if values[0] < 0:
+        found = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    return max([found, *(part for _, part in parts)], key=lambda matrix: float(np.trace(matrix)))
 
 
 def _ways(clusters: Clusters, errors: Errors) -> Iterator[tuple[float, Codes]]:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from palate.errors import DataError
-from palate.stats.intervals import Average, Column, expanded_tail, wilson
+from palate.stats.intervals import Average, Column, expanded_tail, refuse_resamples, wilson
 from palate.stats.numbers import finite
 from palate.stats.two_way.crossed import Crossed, Sample, crossed
 from palate.stats.two_way.spread import (
@@ -65,8 +65,7 @@ class ClusterSettings:
         """Refuse settings that give no interval."""
         if not 0 < self.level < 1:
             raise DataError(f"an interval of level {self.level}, expected between 0 and 1")
-        if self.resamples < 100:
-            raise DataError(f"{self.resamples} resamples, expected at least 100 for an interval")
+        refuse_resamples(self.resamples)
 
 
 @dataclass(frozen=True, slots=True)

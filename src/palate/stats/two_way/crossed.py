@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import DataError
-from palate.stats.intervals import Average, Column, cluster_codes
+from palate.stats.intervals import Average, Column, cluster_codes, person_codes
 from palate.stats.two_way.spread import Spread
 
 _BLOCK: Final = 8_000_000
@@ -193,13 +193,15 @@ def crossed(samples: Sequence[Sample], signs: Sequence[float], average: Average)
     if min(lengths) == 0:
         raise DataError("there is nothing to average: 0 rows")
     prompt = cluster_codes(_joined([s.prompts for s in samples], lengths), sum(lengths))
-    person, known = _people(_joined([s.people for s in samples], lengths), sum(lengths))
+    person, names = person_codes(_joined([s.people for s in samples], lengths), sum(lengths))
+    known = len(names)
     which = np.repeat(np.arange(len(samples)), lengths)
     flat = np.concatenate(values)
+    person = np.minimum(person, known)
     # In an order that the labels and values alone decide, so that sums do not depend on the rows.
     order = np.lexsort((flat, which, person, prompt))
     flat, which, prompt, person = flat[order], which[order], prompt[order], person[order]
-    strangers = person < 0
+    strangers = person >= known
     person[strangers] = known + np.arange(int(strangers.sum()))
     people = int(known + strangers.sum())
     cells, cell = np.unique(prompt * people + person, return_inverse=True)
@@ -244,25 +246,6 @@ def _joined(columns: Sequence[Column | None], lengths: list[int]) -> Column | No
         if array.shape != (length,):
             raise DataError(f"{length} values but clusters of shape {array.shape}")
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-
-def _people(labels: Column | None, count: int) -> tuple[Codes, int]:
-    """Codes of people, -1 where unknown, and how many are known."""
-    codes = np.full(count, -1, dtype=np.int64)
-    if labels is None:
-        return codes, 0
-    array = np.asarray(labels)
-    if array.dtype.kind == "f":
-        named = ~np.isnan(array)
-    elif array.dtype.kind in "OUS":
-        # `x != x` finds a number that is none among labels of any kind.
-        named = np.array([x is not None and x not in ("", b"") and x == x for x in array.tolist()])  # noqa: PLR0124
-    else:
-        named = np.ones(count, dtype=bool)
-    if not named.any():
-        return codes, 0
-    codes[named] = cluster_codes(array[named], int(named.sum()))
-    return codes, int(codes.max()) + 1
 
 
 def _folded(codes: Codes, parts: Floats, size: int) -> Floats:
