@@ -54,8 +54,9 @@ def agreement(
     bootstrap = Bootstrap(level, resamples)
     with about(dataset):
         choices = open_choices(dataset, dimension).choices
-        questions = agreement_report(choices, bootstrap=bootstrap)
-        pairs = pair_answers(choices).without_ties()
+        answers = pair_answers(choices)
+        questions = agreement_report(choices, bootstrap=bootstrap, pairs=answers)
+        pairs = answers.without_ties()
         ceilings = _ceilings(pairs, bootstrap)
         people = _people(pairs, level)
     facts = {

@@ -67,8 +67,10 @@ def bias_table(found: BiasAudit) -> str:
         + f"{level:>30}{'verdict':>14}",
     ]
     for bias in found.images:
-        told = "".join(f"{_told(slope):>9}" for slope in (bias.people, bias.scorer, bias.beyond))
+        told = "".join(f"{_told(slope):>9}" for slope in _shown(bias))
         lines.append(f"{bias.name:<15}{told}{_with_interval(bias.residual):>30}{bias.verdict:>14}")
+    if any(_told(slope).endswith("*") for one in found.images for slope in _shown(one)):
+        lines.append("* its own interval leaves out 0; verdicts allow for the number of covariates")
     lines += [
         f"{prompt.name:<15}{_with_interval(prompt.slope)} on agreement, p {prompt.holm:.3f}"
         for prompt in found.prompts
@@ -80,6 +82,11 @@ def bias_table(found: BiasAudit) -> str:
     if found.left_out:
         lines.append(f"{found.left_out:,} choices without scores are left out")
     return "\n".join([*lines, *(f"caution: {one}" for one in found.cautions())])
+
+
+def _shown(bias: ImageBias) -> tuple[Slope | None, ...]:
+    """The slopes that are printed without their intervals."""
+    return (bias.people, bias.scorer, bias.beyond)
 
 
 def _bends(found: BiasAudit) -> list[str]:

@@ -15,10 +15,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from palate.data.checks import list_lengths
+from palate.data.codes import annotator_codes
 from palate.data.duels import duels
 from palate.errors import DataError
 from palate.evaluation.compare import CompareSettings, Comparison, compare_scores
-from palate.evaluation.joins import one_scorer, prompt_codes, scored_choices, values_of_choices
+from palate.evaluation.joins import (
+    one_scorer,
+    prompt_codes,
+    scored_choices,
+    values_of_choices,
+)
 from palate.stats.accuracy import (
     Accuracy,
     HumanTies,
@@ -254,7 +260,7 @@ def _agreement(
         name=name,
         choices=len(choices),
         prompts=len(np.unique(count.prompts)),
-        people=len(set(count.people.tolist()) - {None, ""}),
+        people=len(np.unique(count.people[count.people >= 0])),
         top1=top1("top-1", values, ties=settings.ties),
         pairwise=count.accuracy(
             "pairwise",
@@ -274,7 +280,7 @@ class _Counted:
 
     def __init__(self, choices: Any, settings: EvaluateSettings) -> None:
         self.prompts = prompt_codes(choices)
-        self.people = np.asarray(choices.column("annotator").to_pylist(), dtype=object)
+        self.people = annotator_codes(choices)
         bootstrap = Bootstrap(settings.level, settings.resamples, settings.seed)
         self._options: dict[str, Any] = {"average": settings.average, "bootstrap": bootstrap}
 

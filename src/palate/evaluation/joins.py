@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from palate.data.checks import list_lengths
+from palate.data.codes import text_codes
 from palate.errors import DataError
 
 _SEPARATOR = "\x1f"
@@ -84,9 +85,4 @@ def _reason(scores: Any, image: str, prompt: str) -> str:
 
 def prompt_codes(choices: Any) -> NDArray[np.int64]:
     """Number the prompts of choices in sorted order, whatever the order of the rows."""
-    encoded = pc.dictionary_encode(choices.column("prompt").combine_chunks())
-    order = pc.sort_indices(encoded.dictionary).to_numpy().astype(np.int64)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    codes: NDArray[np.int64] = place[encoded.indices.to_numpy()]
-    return codes
+    return text_codes(choices.column("prompt"))

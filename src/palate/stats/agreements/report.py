@@ -78,19 +78,24 @@ class Question:
 
 
 def agreement_report(
-    choices: Any, *, dimension: str | None = None, bootstrap: Bootstrap | None = None
+    choices: Any,
+    *,
+    dimension: str | None = None,
+    bootstrap: Bootstrap | None = None,
+    pairs: Answers | None = None,
 ) -> tuple[Question, ...]:
     """Measure agreement on the order of two images, the best image, the ranking and the ratings.
 
     A question is left out where the choices do not hold it: the best image where all choices are between
-    two, rankings where all are picks or pairs, ratings where there are none. Intervals hold for other
+    two, rankings where all are picks or pairs, ratings where there are none. `pairs` are the answers of
+    `pair_answers`, where they are at hand. Intervals hold for other
     prompts, and for other people where people are known. Raises `DataError` where no two people
     answered the same.
     """
     several = bool((list_lengths(choices.column("images")) > 2).any())
     rated = pc.any(pc.match_substring(choices.column("details"), '"ratings"')).as_py()
     asked: list[tuple[str, Callable[..., Answers], object]] = [
-        ("order of two images", pair_answers, True),
+        ("order of two images", pair_answers if pairs is None else lambda *_, **__: pairs, True),
         ("best image", best_answers, several),
         ("place in the ranking", rank_answers, several),
         ("rating", rating_answers, rated),

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from palate.data.checks import list_lengths
+from palate.data.codes import annotator_codes, text_codes
 from palate.errors import DataError
 from palate.stats.answered import answered_duels
 from palate.stats.rankings.bradley_terry import DuelSettings, bradley_terry
@@ -141,10 +142,7 @@ class _Named:
         self.labels = np.array([name or "" for name in told], dtype=object)
         self.ranks = pc.list_flatten(choices.column("ranks")).to_numpy().astype(np.int64)
         self.lengths = list_lengths(choices.column("images"))
-        self.prompts, self.people = (
-            np.asarray(choices.column(name).to_pylist(), dtype=object)
-            for name in ("prompt", "annotator")
-        )
+        self.prompts, self.people = text_codes(choices.column("prompt")), annotator_codes(choices)
 
     def fitted(
         self, model: Literal["picks", "rankings"], rules: DuelSettings, picks: NDArray[np.bool_]
