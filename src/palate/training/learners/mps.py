@@ -64,7 +64,7 @@ class MpsSettings:
         """Give the condition of each dimension. Raises SettingsError for a dimension without, and for one too many."""
         known = {**CONDITIONS, **own, **self.conditions}
         for name in dimensions:
-            if not known.get(name):
+            if not known.get(name, "").strip():
                 raise SettingsError(
                     f"dimension '{name}' has no words for MPS to read, expected them as mps.conditions.{name}"
                 )
@@ -207,16 +207,16 @@ class MpsLearner(Learner):
         clip, only_words = self.mps.clip, self.masking.tokens == "words"
         kept = torch.ones(len(prompt), words.shape[1], dtype=torch.bool, device=words.device)
         among = clip.words(material.ids[prompts.to(material.ids.device)]) if only_words else None
-        for place in dimension.unique():
-            one = material.asked[place.cpu()][None]
-            asked = _wide(self._text_above(material, one)[0])
-            if only_words:
-                asked = asked[clip.words(material.ids[one.to(material.ids.device)])][None]
+        places = dimension.unique()
+        texts = material.asked[places.cpu()]
+        conditions = _wide(self._text_above(material, texts)[0])
+        in_words = clip.words(material.ids[texts.to(material.ids.device)])
+        for place, asked, own in zip(places, conditions, in_words, strict=True):
             rows = dimension == place
             with torch.autocast(words.device.type, enabled=False):
                 kept[rows] = tokens_kept(
                     _wide(words[prompt[rows]]),
-                    asked.expand(int(rows.sum()), -1, -1),
+                    asked[own if only_words else slice(None)].expand(int(rows.sum()), -1, -1),
                     self.masking,
                     None if among is None else among[prompt[rows]],
                 )
