@@ -26,9 +26,9 @@ from machine import machine
 
 from palate.data.tables import Dataset, load_dataset
 from palate.evaluation.evaluate import EvaluateSettings, evaluate_choices
-from palate.models.clip_files import load_clip
 from palate.scoring.catalog import load, miniature_folder
 from palate.scoring.score import score_table
+from palate.training.learners.make import load_base
 from palate.training.settings import TrainSettings
 from palate.training.train import train
 
@@ -122,7 +122,7 @@ def held_out_scores(dataset: Dataset, how: TrainSettings, base: Path, run: Path)
             for held in (False, True)
         )
         shutil.rmtree(run, ignore_errors=True)
-        train(there, load_clip(base), run, how)
+        train(there, load_base(base, how), run, how)
         tables.append(score_table(here.images, here.folder, load(run)))
     return pa.concat_tables(tables)
 
