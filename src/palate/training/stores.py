@@ -16,6 +16,7 @@ from palate.training.processes import Processes
 
 CHUNK = 128
 _IN_MEMORY = 1 << 30
+_IN_CACHE = 1 << 21  # numbers
 
 
 class Shelf:
@@ -36,16 +37,19 @@ class Shelf:
         compute: Callable[[slice], Tensor],
         *,
         label: str = "",
-        chunk: int = CHUNK,
+        chunk: int | None = None,
     ) -> Tensor:
         """Compute a tensor of ``count`` rows in parts of a fixed size, so that a restart gives the same.
 
+        The size is ``chunk``, or what suits the rows: a processor is faster where what the blocks pass on stays in its
+        cache, a GPU with many rows.
         One process of each machine computes, the others wait and share. Raises DataError for no rows, and
         RunError where the disk has no room.
         """
-        cuts = [slice(start, min(start + chunk, count)) for start in range(0, count, chunk)]
-        if not cuts:
+        if count == 0:
             raise DataError("there is nothing to train on")
+        chunk = chunk or _suiting(compute(slice(0, 1)))
+        cuts = [slice(start, min(start + chunk, count)) for start in range(0, count, chunk)]
         first = compute(cuts[0]).detach().cpu()
         shape = (count, *first.shape[1:])
         shared = self.processes.count > 1
@@ -95,3 +99,10 @@ class Shelf:
         for cut in track(cuts, label) if label else cuts:
             room[cut] = first if cut.start == 0 else compute(cut).detach().cpu()
         return room
+
+
+def _suiting(row: Tensor) -> int:
+    """Say how many rows like this one are computed together."""
+    if row.device.type != "cpu":
+        return CHUNK
+    return max(1, min(CHUNK, _IN_CACHE // row.numel()))
