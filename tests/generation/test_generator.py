@@ -8,8 +8,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from palate.errors import CheckpointError
-from palate.generation.adapters import FILE_NAME, METADATA, read_adapter
+from palate.generation.adapters import FILE_NAME, read_adapter
 from palate.generation.generator import folder_fingerprint, load_generator
+from palate.generation.lora_formats import METADATA
 from palate.generation.sampling import Sampling, sample, to_bytes
 from palate.generation.tiny import write_tiny_pipeline
 
@@ -77,9 +78,63 @@ def test_strength_scales_the_adapter(base, adapter):
     assert torch.allclose(2 * half, whole, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def second(base, tmp_path_factory):
+    """An adapter of the other attention alone, with another rank."""
+    from palate.generation.lora_formats import Lora, LoraLayer, lora_bytes, read_lora
+
+    draw, layers = torch.Generator().manual_seed(5), {}
+    first = load_generator(base).pipeline.unet
+    for name, module in first.named_modules():
+        if name.endswith(("attn2.to_q", "attn2.to_k")):
+            outputs, inputs = module.weight.shape
+            down = torch.randn(3, inputs, generator=draw)
+            up = torch.randn(outputs, 3, generator=draw)
+            layers[f"unet.{name}"] = LoraLayer(down, up, 1.0)
+    path = tmp_path_factory.mktemp("second") / "second.safetensors"
+    path.write_bytes(lora_bytes(Lora(layers, "kohya", {"identifier": "Bad. "}), "kohya"))
+    assert len(read_lora(path).layers) == 14
+    return path
+
+
+def test_several_adapters_add_up_whatever_their_order(base, adapter, second):
+    def weights(*given):
+        unet = load_generator(base, dict(given)).pipeline.unet
+        block = unet.mid_block.attentions[0].transformer_blocks[0]
+        return [block.attn1.to_q.weight, block.attn2.to_q.weight]
+
+    bare, one, other, both = (
+        weights(),
+        weights((adapter, 1.0)),
+        weights((second, 1.0)),
+        weights((adapter, 0.5), (second, 2.0)),
+    )
+    for place in range(2):
+        change = 0.5 * (one[place] - bare[place]) + 2 * (other[place] - bare[place])
+        assert change.abs().max() > 0.01
+        assert torch.allclose(both[place] - bare[place], change, atol=1e-5)
+    turned = load_generator(base, {second: 2.0, adapter: 0.5})
+    known = load_generator(base, {adapter: 0.5, second: 2.0})
+    assert (turned.fingerprint, turned.label) == (known.fingerprint, known.label)
+    assert torch.equal(picture(turned), picture(known))
+    assert known.name == "tiny+second+weird"
+    assert known.identifier == "Bad. Weird."
+    unmerged = load_generator(base, {adapter: 0.5, second: 2.0}, merge=False)
+    assert (picture(unmerged).int() - picture(known).int()).abs().max() <= 1
+
+
+def test_an_adapter_at_strength_nought_is_left_out(base, adapter, second):
+    one = load_generator(base, {adapter: 1.0, second: 0.0})
+    assert one.fingerprint == load_generator(base, adapter).fingerprint
+    assert one.identifier == "Weird. "
+    half = load_generator(base, {adapter: 0.5}).fingerprint
+    assert half == load_generator(base, adapter, strength=0.5).fingerprint
+
+
 def test_an_adapter_file_says_what_it_is(adapter):
     found = read_adapter(adapter.parent)
     assert (found.method, found.identifier, found.name) == ("identifier", "Weird. ", "weird")
+    assert found.form == "diffusers"
     assert found.details["alpha"] == 3.0
 
 
@@ -130,7 +185,7 @@ def test_an_adapter_for_another_shape_is_refused(base, adapter, tmp_path):
     wide = copy_with(
         adapter,
         tmp_path / "wide",
-        lambda t: {n: v.repeat(1, 2) if "lora_A" in n or "down" in n else v for n, v in t.items()},
+        lambda t: {n: v.repeat(1, 2) if ".lora.down." in n else v for n, v in t.items()},
     )
     with pytest.raises(CheckpointError, match="does not fit this generator"):
         load_generator(base, wide)
@@ -141,7 +196,7 @@ def test_a_lora_from_elsewhere_has_no_identifier_and_works(base, adapter, tmp_pa
         known = {name: value for name, value in opened.metadata().items() if name != METADATA}
     foreign = copy_with(adapter, tmp_path / "foreign", lambda t: t, known)
     generator = load_generator(base, foreign)
-    assert generator.adapter.identifier is None
+    assert generator.adapters[0][0].identifier is None
     assert torch.equal(picture(generator), picture(load_generator(base, adapter)))
 
 

@@ -1,21 +1,26 @@
-"""LoRA weights: put on a denoiser, and written so that other tools read them."""
+"""LoRA weights: put on a denoiser, written so that other tools read them, and converted from theirs."""
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 
 from palate.adaptation.methods import TARGETS
-from palate.generation.adapters import FILE_NAME, METADATA
-from palate.runs import seed_for, write_atomic
+from palate.errors import RunError
+from palate.generation.adapters import FILE_NAME, adapter_file
+from palate.generation.lora_formats import (
+    Form,
+    Lora,
+    layers_of_peft,
+    lora_bytes,
+    read_lora,
+    same_lora,
+)
+from palate.runs import atomic_path, hash_file, seed_for
 
 NAME = "default"
 """The adapter's name inside peft while it is trained."""
@@ -56,32 +61,70 @@ def save_adapter(unet: Any, folder: Path, details: Mapping[str, Any]) -> Path:
     Returns:
         The file, ``pytorch_lora_weights.safetensors``.
     """
-    from diffusers import StableDiffusionPipeline
-    from diffusers.utils import convert_state_dict_to_diffusers
     from peft import get_peft_model_state_dict
 
-    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=NAME))
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        StableDiffusionPipeline.save_lora_weights(
-            name,
-            unet_lora_layers={key: value.detach().cpu() for key, value in weights.items()},
-            unet_lora_adapter_metadata=unet.peft_config[NAME].to_dict(),
-        )
-        with safe_open(Path(name) / FILE_NAME, framework="pt") as opened:
-            metadata = opened.metadata()
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    metadata[METADATA] = json.dumps(dict(details), ensure_ascii=False, sort_keys=True)
     path = folder / FILE_NAME
-    write_atomic(path, _in_order(save(tensors, metadata=metadata)))
+    weights = get_peft_model_state_dict(unet, adapter_name=NAME)
+    alpha = float(unet.peft_config[NAME].lora_alpha)
+    _write(
+        path, Lora(layers_of_peft(weights, alpha, path), "diffusers", dict(details)), "diffusers"
+    )
     return path
 
 
-def _in_order(content: bytes) -> bytes:
-    """Sort the header of a safetensors file, so that equal adapters are equal files.
+def convert_adapter(
+    source: Path,
+    out: Path,
+    form: Form = "diffusers",
+    *,
+    identifier: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write an adapter in another form, with the same product in every layer.
 
-    The library writes the metadata in an order of chance. Offsets count from the header's end.
+    The tensors are those of the source, bit for bit, and so are the alphas; before the file takes its name it was read
+    back and found equal. What Palate wrote about an adapter stays with it. A file from elsewhere gets the name and
+    the hash of its source, and the identifier if one is given.
+
+    Args:
+        source: a LoRA file of any form that ``palate.generation.lora_formats`` reads, or the folder that holds it.
+        out: a file, if it ends in ``.safetensors``, else a folder that gets ``pytorch_lora_weights.safetensors``.
+        form: ``diffusers`` or ``kohya``.
+        identifier: the words that mark rejected images, written into the file; None keeps what the source says.
+        overwrite: replace another file there.
+
+    Returns:
+        What was written: file, forms, layers, ranks, alphas and the identifier.
+
+    Raises:
+        CheckpointError: no such file, or no LoRA.
+        RunError: another file is there, or the file cannot be written.
     """
-    size = int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[8 + size :]
+    read = adapter_file(source)
+    lora = read_lora(read)
+    details = dict(lora.details) or {"source": read.name, "source_sha256": hash_file(read)}
+    if identifier is not None:
+        details |= {"method": "identifier", "identifier": identifier}
+    path = out if out.suffix == ".safetensors" else out / FILE_NAME
+    written = Lora(lora.layers, lora.form, details)
+    if path.exists() and not overwrite and path.read_bytes() != lora_bytes(written, form):
+        raise RunError(f"{path}: is there already; use --overwrite to replace it")
+    _write(path, written, form)
+    return {
+        "adapter": str(path),
+        "source": str(read),
+        "read_as": lora.form,
+        "written_as": form,
+        "layers": len(lora.layers),
+        "ranks": sorted({layer.rank for layer in lora.layers.values()}),
+        "alphas": sorted({layer.alpha for layer in lora.layers.values()}),
+        "identifier": details.get("identifier"),
+    }
+
+
+def _write(path: Path, lora: Lora, form: Form) -> None:
+    """Write an adapter's file in whole or not at all, and only if it reads back as the same adapter."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(lora_bytes(lora, form))
+        if not same_lora(read_lora(temporary), lora):
+            raise RunError(f"{path}: what was written does not read back as the same adapter")

@@ -41,7 +41,8 @@ def adapt(  # noqa: PLR0917 - typer makes options of them
 
     The method of the HPS paper: rejected images are captioned with an identifier, and a LoRA is
     trained on all of them. `palate generate --adapter` then uses the identifier as the negative
-    prompt. Interrupted, the same command goes on and ends bit for bit the same.
+    prompt, and `palate convert --format kohya` writes the adapter for other tools. Interrupted, the
+    same command goes on and ends bit for bit the same.
 
     Example: palate adapt runs/labels --images runs/images --base models/sd14 --out runs/adapted
     --recipe recipes/hps2023.toml

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,12 +23,20 @@ def generate(  # noqa: PLR0917 - typer makes options of them
         list[str] | None, typer.Option(help="One prompt; may be given several times.")
     ] = None,
     adapter: Annotated[
-        Path | None, typer.Option(help="LoRA file, or the folder that `palate adapt` wrote.")
+        list[str] | None,
+        typer.Option(
+            help="LoRA file, or the folder that `palate adapt` wrote; :0.7 after it is how much of it is applied. "
+            "May be given several times."
+        ),
     ] = None,
-    strength: Annotated[float, typer.Option(help="How much of the adapter is applied.")] = 1.0,
+    strength: Annotated[
+        float, typer.Option(help="Multiplies how much of every adapter is applied.")
+    ] = 1.0,
     negative: Annotated[
         str | None,
-        typer.Option(help="Negative prompt; if not given, the identifier that the adapter names."),
+        typer.Option(
+            help="Negative prompt; if not given, the identifier that the adapter's file names."
+        ),
     ] = None,
     prefix: Annotated[
         str | None, typer.Option(help="Words before every prompt; the noise stays the same.")
@@ -47,12 +56,18 @@ def generate(  # noqa: PLR0917 - typer makes options of them
 ) -> None:
     """Make images for prompts, the same ones whatever the order or the number of restarts.
 
-    With an adapter, its identifier becomes the negative prompt; `--negative ""` turns that off.
-    Interrupted, the same command goes on where it stopped.
+    With an adapter, the identifier that its file names becomes the negative prompt; `--negative ""` turns that off.
+    Files of diffusers, of kohya and of HPS's own code are read. Interrupted, the same command goes on where it stopped.
 
     Example: palate generate miniature --prompt "a red ring on white" --out runs/rings
 
     Example: palate generate models/sd14 --prompts prompts.txt --adapter runs/adapted --out runs/new
+
+    Example: palate generate models/sd14 --prompts prompts.txt --adapter adapted_model.bin --negative "Weird image. "
+    --out runs/hps
+
+    Example: palate generate models/sd14 --prompts prompts.txt --adapter runs/adapted:0.7 --adapter paint.safetensors
+    --out runs/both
     """
     from palate.cli.shipped import generator_folder
     from palate.errors import DataError
@@ -78,7 +93,11 @@ def generate(  # noqa: PLR0917 - typer makes options of them
         GenerateSettings, recipe, given, section="generate" if recipe else None
     )
     model = load_generator(
-        generator_folder(generator), adapter, strength=strength, device=device, precision=precision
+        generator_folder(generator),
+        _adapters(adapter or []),
+        strength=strength,
+        device=device,
+        precision=precision,
     )
     make(texts, model, out, settings, overwrite=overwrite)
     result = json.loads((out / "run.json").read_text(encoding="utf-8"))["result"]
@@ -88,9 +107,50 @@ def generate(  # noqa: PLR0917 - typer makes options of them
     typer.echo(f"{result['images']} images of {result['prompts']} prompts: {out}")
     if result["negative_prompt"]:
         typer.echo(f"negative prompt: {result['negative_prompt']!r}")
-    if result["adapter_made_for_this_base"] is False:
-        typer.echo("note: the adapter was trained on another base than this one")
+    for note in _notes(result, {"guidance": guidance, "negative_prompt": negative}):
+        typer.echo(f"note: {note}")
+
+
+def _adapters(words: list[str]) -> dict[Path, float]:
+    """Take the adapters apart: a path that is there as it is, else a path, a colon and a strength."""
+    from palate.errors import SettingsError
+
+    chosen: dict[Path, float] = {}
+    for word in words:
+        path, strength = Path(word), 1.0
+        if not path.exists() and ":" in word:
+            head, _, number = word.rpartition(":")
+            path = Path(head)
+            try:
+                strength = float(number)
+            except ValueError:
+                strength = math.nan
+            if not math.isfinite(strength):
+                raise SettingsError(
+                    f"--adapter {word}: no such file, and {number!r} after the colon is no strength; "
+                    "expected a number such as 0.7"
+                )
+        if path.resolve() in {other.resolve() for other in chosen}:
+            raise SettingsError(f"--adapter {path} is given twice, expected each adapter once")
+        chosen[path] = strength
+    return chosen
+
+
+def _notes(result: dict[str, Any], given: dict[str, object]) -> list[str]:
+    """Say what the user may not expect of these images; what was given by an option is expected."""
+    notes = []
+    for one in result["adapters"]:
+        if one["made_for_this_base"] is False:
+            base = f" ({one['base_name']})" if one["base_name"] else ""
+            notes.append(f"{one['file']} was trained on another base{base} than this one")
+        if one["guidance"] not in (None, result["guidance"]) and given["guidance"] is None:
+            notes.append(f"{one['file']} suggests a guidance of {one['guidance']}")
+    if result["adapters"] and not result["negative_prompt"] and given["negative_prompt"] is None:
+        notes.append(
+            "no negative prompt, since no adapter names an identifier; --negative gives one"
+        )
     if result["truncated_prompts"]:
-        typer.echo(f"note: the model reads {result['truncated_prompts']} prompts only in part")
+        notes.append(f"the model reads {result['truncated_prompts']} prompts only in part")
     if result["flagged_images"]:
-        typer.echo(f"note: the safety checker blackened {result['flagged_images']} images")
+        notes.append(f"the safety checker blackened {result['flagged_images']} images")
+    return notes

@@ -22,7 +22,7 @@ VERBS = {
     "study": "Ask people which image they prefer.",
     "train": "Teach a scorer from choices.",
     "score": "Score images for their prompts.",
-    "convert": "Write an official checkpoint as a standard folder.",
+    "convert": "Write an official checkpoint or an adapter in a standard form.",
     "verify": "Compare a scorer with published scores.",
     "label": "Turn scores into what adaptation learns from.",
     "adapt": "Adapt a generator to what people prefer.",

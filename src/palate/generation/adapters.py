@@ -6,28 +6,30 @@ place, and the adapted denoiser must answer differently from the bare one.
 
 from __future__ import annotations
 
-import json
+import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from jaxtyping import Float
 from torch import Tensor
 
 from palate.errors import CheckpointError
+from palate.generation.lora_formats import Lora, looks_like_lora, lora_bytes, read_lora
+from palate.models.checkpoint import read_weights
 from palate.runs import hash_file
 
-FILE_NAME = "pytorch_lora_weights.safetensors"
+FILE_NAME: Final = "pytorch_lora_weights.safetensors"
 """The name under which diffusers looks for an adapter in a folder."""
 
-METADATA = "palate"
-"""The entry of the file's metadata that holds what Palate says about the adapter, as JSON."""
-
-_ADAPTER = "palate"
+_NAMES = (FILE_NAME, "pytorch_lora_weights.bin")
+_PARTS = ("unet", "text_encoder")
+# bytes; far above a LoRA's, so that large weights are not read twice to tell what they are
+_LARGEST = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Adapter:
     path: Path
     fingerprint: str
     """The content hash of the file."""
+    form: str
+    """How its tensors are named: ``diffusers``, ``kohya`` or ``processors``."""
     method: str | None
     """How it was trained (``identifier``), None for a file from elsewhere."""
     identifier: str | None
@@ -47,90 +51,149 @@ class Adapter:
     @property
     def name(self) -> str:
         """Give a short name for tables: the folder of a standard file, else the file's own name."""
-        return self.path.parent.name if self.path.name == FILE_NAME else self.path.stem
+        return self.path.parent.name if self.path.name in _NAMES else self.path.stem
 
 
 def read_adapter(path: Path) -> Adapter:
     """Read what an adapter file says about itself; a folder means the standard file inside it.
 
+    The file may have any of the forms in ``palate.generation.lora_formats``.
+
     Raises:
-        CheckpointError: no such file, or it is no safetensors file.
+        CheckpointError: no such file, or it holds no LoRA.
     """
-    file = path / FILE_NAME if path.is_dir() else path
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such adapter file")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{file}: expected a safetensors file with a LoRA adapter: {error}"
-        ) from error
-    try:
-        details = json.loads(metadata.get(METADATA, "{}"))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file}: its '{METADATA}' metadata is no JSON: {error}") from error
+    file = adapter_file(path)
+    lora = read_lora(file)
+    for name in ("method", "identifier"):
+        if not isinstance(said := lora.details.get(name, ""), str):
+            raise CheckpointError(f"{file}: its {name} is {said!r}, expected a text")
     return Adapter(
         path=file,
         fingerprint=hash_file(file),
-        method=details.get("method"),
-        identifier=details.get("identifier"),
-        details=details,
+        form=lora.form,
+        method=lora.details.get("method"),
+        identifier=lora.details.get("identifier"),
+        details=lora.details,
     )
 
 
-def attach_adapter(
-    pipeline: Any, adapter: Adapter, strength: float = 1.0, *, merge: bool = True
-) -> None:
-    """Put an adapter on a pipeline, and make sure that it does something.
-
-    ``strength`` multiplies the adapter's own scale (alpha / rank). With ``merge`` its product is added into the
-    weights, which makes every later step as fast as the bare model; the images then agree with the unmerged adapter's
-    to rounding. Half-precision pipelines are never merged: the sum would round the adapter away.
+def adapter_file(path: Path) -> Path:
+    """Give the file that an adapter's path means: itself, or the standard file of a folder.
 
     Raises:
-        CheckpointError: tensors that fit no layer, or an adapter that changes nothing.
+        CheckpointError: no such file.
+    """
+    inside = [path / name for name in _NAMES if (path / name).is_file()]
+    file = inside[0] if inside else path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such adapter file")
+    return file
+
+
+def is_adapter(path: Path) -> bool:
+    """Tell whether a path is an adapter's: a folder with the standard file, or a file whose tensors are a LoRA's.
+
+    Raises:
+        CheckpointError: a file that is damaged or would run code when read.
+    """
+    if path.is_dir():
+        return any((path / name).is_file() for name in _NAMES)
+    return path.stat().st_size < _LARGEST and looks_like_lora(read_weights(path))
+
+
+def attach_adapters(
+    pipeline: Any, adapters: Sequence[tuple[Adapter, float]], *, merge: bool = True
+) -> None:
+    """Put adapters on a pipeline, each with its strength, and make sure that each does something.
+
+    A strength multiplies the adapter's own scale (alpha / rank); the changes of several adapters add up. With
+    ``merge`` they are added into the weights, which makes every later step as fast as the bare model; the images then
+    agree with the unmerged adapters' to rounding. Half-precision pipelines are never merged: the sum would round the
+    adapters away.
+
+    Raises:
+        CheckpointError: layers that are not in this generator or of another shape, or an adapter that changes nothing.
     """
     before = _probe(pipeline)
-    try:
-        with warnings.catch_warnings():
-            # what fits no layer: _check_complete says it better
-            warnings.filterwarnings("ignore", "While injecting the PEFT", RuntimeWarning)
-            pipeline.load_lora_weights(
-                str(adapter.path.parent),
-                weight_name=adapter.path.name,
-                adapter_name=_ADAPTER,
-                local_files_only=True,
+    names = [f"palate{number}" for number in range(len(adapters))]
+    for name, (adapter, strength) in zip(names, adapters, strict=True):
+        lora = read_lora(adapter.path)
+        _check_fit(pipeline, adapter, lora)
+        _load(pipeline, adapter, lora, name)
+        _check_complete(pipeline, adapter, lora, name)
+        pipeline.set_adapters([name], [strength])
+        if torch.equal(before, _probe(pipeline)):
+            raise CheckpointError(
+                f"{adapter.path}: the adapter was loaded at strength {strength} and changes nothing; "
+                "its weights are zero or meant for another model"
             )
-    except (ValueError, RuntimeError, KeyError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{adapter.path}: does not fit this generator: {first}") from error
-    _check_complete(pipeline, adapter)
-    pipeline.set_adapters([_ADAPTER], [strength])
-    if torch.equal(before, _probe(pipeline)):
-        raise CheckpointError(
-            f"{adapter.path}: the adapter was loaded at strength {strength} and changes nothing; "
-            "its weights are zero or meant for another model"
-        )
+    pipeline.set_adapters(names, [strength for _, strength in adapters])
     if merge and pipeline.unet.dtype == torch.float32:
-        pipeline.fuse_lora(components=["unet"], adapter_names=[_ADAPTER])
+        pipeline.fuse_lora(components=list(_PARTS), adapter_names=names)
         pipeline.unload_lora_weights()
 
 
-def _check_complete(pipeline: Any, adapter: Adapter) -> None:
-    """Find every tensor of the file among the loaded weights, by its content.
+def _check_fit(pipeline: Any, adapter: Adapter, lora: Lora) -> None:
+    """Find the weight that each layer of the adapter changes, and compare their shapes."""
+    for name, layer in lora.layers.items():
+        part, _, inner = name.partition(".")
+        weight = _weight(getattr(pipeline, part), inner)
+        if weight is None:
+            raise CheckpointError(
+                f"{adapter.path}: does not fit this generator, which has no layer '{name}'"
+            )
+        if tuple(weight.shape) != layer.shape:
+            raise CheckpointError(
+                f"{adapter.path}: does not fit this generator: its layer '{name}' is for a weight of "
+                f"{_times(layer.shape)}, here it is {_times(weight.shape)}"
+            )
 
-    By content, because file formats name the same layer differently.
-    """
+
+def _weight(model: Any, name: str) -> Tensor | None:
+    """Give the weight of a module by its name, None if there is no such module or it has none."""
+    if not hasattr(model, "text_model"):
+        name = name.removeprefix("text_model.")
+    try:
+        weight = getattr(model.get_submodule(name), "weight", None)
+    except AttributeError:
+        return None
+    return weight if isinstance(weight, Tensor) else None
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _load(pipeline: Any, adapter: Adapter, lora: Lora, name: str) -> None:
+    """Load an adapter by diffusers' own call, from the form in which every alpha is said exactly."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        (Path(folder) / FILE_NAME).write_bytes(lora_bytes(lora, "diffusers"))
+        # what fits no layer: _check_complete says it better
+        warnings.filterwarnings("ignore", "While injecting the PEFT", RuntimeWarning)
+        # several adapters are what was asked for
+        warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+        try:
+            pipeline.load_lora_weights(
+                folder, weight_name=FILE_NAME, adapter_name=name, local_files_only=True
+            )
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            first = str(error).strip().split("\n")[0]
+            raise CheckpointError(
+                f"{adapter.path}: does not fit this generator: {first}"
+            ) from error
+
+
+def _check_complete(pipeline: Any, adapter: Adapter, lora: Lora, name: str) -> None:
+    """Find every tensor of the adapter among the loaded weights, by its content."""
     dtype = pipeline.unet.dtype
-    with safe_open(adapter.path, framework="pt") as opened:
-        names = [name for name in opened.keys() if not name.endswith("alpha")]  # noqa: SIM118
-        given = Counter(_mark(opened.get_tensor(name), dtype) for name in names)
+    given = Counter(
+        _mark(value, dtype) for layer in lora.layers.values() for value in (layer.down, layer.up)
+    )
     loaded = Counter(
         _mark(value, dtype)
-        for part in (pipeline.unet, pipeline.text_encoder)
-        for name, value in part.named_parameters()
-        if "lora_" in name and f".{_ADAPTER}." in name
+        for part in _PARTS
+        for inner, value in getattr(pipeline, part).named_parameters()
+        if "lora_" in inner and f".{name}." in inner
     )
     if lost := (given - loaded).total():
         raise CheckpointError(
@@ -143,8 +206,8 @@ def _mark(value: Tensor, dtype: torch.dtype) -> tuple[int, float]:
 
 
 @torch.inference_mode()
-def _probe(pipeline: Any) -> Tensor:
-    """Give the denoiser's answer to one fixed small input, as a mark of what its weights are."""
+def _probe(pipeline: Any) -> Float[Tensor, " numbers"]:
+    """Give the answers of denoiser and text model to one fixed small input, as a mark of what their weights are."""
     unet = pipeline.unet
     draw = torch.Generator("cpu").manual_seed(0)
     side = 2 ** len(unet.config.block_out_channels)
@@ -161,4 +224,6 @@ def _probe(pipeline: Any) -> Tensor:
         timestep_cond=condition,
         return_dict=False,
     )[0]
-    return answer
+    tokens = torch.arange(4, device=unet.device)[None]
+    read: Tensor = pipeline.text_encoder(tokens)[0]
+    return torch.cat([answer.flatten(), read.flatten()])

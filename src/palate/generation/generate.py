@@ -36,7 +36,7 @@ class GenerateSettings:
     guidance: float = 7.5
     """Classifier-free guidance; at 1 or below there is none, and the negative prompt is not read."""
     negative_prompt: str | None = None
-    """None takes the identifier that the adapter's file names, and nothing without an adapter."""
+    """None takes the identifier that the adapter's file names, and nothing where none is named."""
     prefix: str = ""
     """Words put before every prompt. The noise and the table's prompt are those of the bare prompt, so
     that images with and without them can be compared."""
@@ -121,8 +121,7 @@ def generate(
                 ),
                 "flagged_images": sum(value is not None for value in table["details"].to_pylist()),
                 "generator": generator.label,
-                "adapter": str(generator.adapter.path) if generator.adapter else None,
-                "adapter_made_for_this_base": _same_base(generator),
+                "adapters": _describe_adapters(generator),
                 **plan,
             },
             files=["images.parquet", *(f"images/{request.image}.png" for request in requests)],
@@ -152,10 +151,9 @@ def _resolve(generator: Generator, settings: GenerateSettings) -> dict[str, Any]
     """Fill in what the settings left to the model and the adapter: all that decides an image."""
     from palate.generation.sampling import image_size
 
-    identifier = generator.adapter.identifier if generator.adapter else None
     negative = settings.negative_prompt
     if negative is None:
-        negative = identifier or ""
+        negative = generator.identifier
     if negative and settings.guidance <= 1:
         raise SettingsError(
             f"guidance is {settings.guidance}, which cannot use the negative prompt {negative!r}; "
@@ -237,8 +235,11 @@ def _is_whole(out: Path, request: Request) -> bool:
 def _row(out: Path, request: Request, generator: Generator, plan: dict[str, Any]) -> Image:
     facts = probe_image(_file(out, request), decode=False)
     how = {**plan, "fingerprint": generator.fingerprint, "index": request.index}
-    if generator.adapter is not None:
-        how |= {"adapter": generator.adapter.fingerprint, "strength": generator.strength}
+    if generator.adapters:
+        how["adapters"] = [
+            {"name": one.name, "sha256": one.fingerprint, "strength": strength}
+            for one, strength in generator.adapters
+        ]
     return Image(
         image=request.image,
         prompt=request.prompt,
@@ -253,7 +254,21 @@ def _row(out: Path, request: Request, generator: Generator, plan: dict[str, Any]
     )
 
 
-def _same_base(generator: Generator) -> bool | None:
-    """Say whether the adapter was trained on this very base; None where its file does not say."""
-    base = generator.adapter.details.get("base") if generator.adapter else None
-    return None if base is None else base == generator.base
+def _describe_adapters(generator: Generator) -> list[dict[str, Any]]:
+    """Say of each adapter what it is and how much of it is used, and whether it was trained on this very base.
+
+    The last is None where the file does not say.
+    """
+    return [
+        {
+            "file": str(one.path),
+            "form": one.form,
+            "strength": strength,
+            "made_for_this_base": None
+            if one.details.get("base") is None
+            else one.details["base"] == generator.base,
+            "base_name": one.details.get("base_name"),
+            "guidance": one.details.get("guidance"),
+        }
+        for one, strength in generator.adapters
+    ]

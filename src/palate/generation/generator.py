@@ -1,15 +1,15 @@
-"""A generator: a Stable Diffusion folder, with an adapter on it if one is named."""
+"""A generator: a Stable Diffusion folder, with the adapters on it that are named."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from palate.errors import CheckpointError
-from palate.generation.adapters import Adapter, attach_adapter, read_adapter
+from palate.generation.adapters import Adapter, attach_adapters, read_adapter
 from palate.generation.quiet import quiet_bars
 from palate.runs import hash_file, hash_text
 
@@ -27,9 +27,9 @@ class Generator:
     fingerprint: str
     """Changes with every weight, setting and adapter that changes an image."""
     base: str
-    """The fingerprint of the folder alone, without the adapter."""
-    adapter: Adapter | None = None
-    strength: float = 1.0
+    """The fingerprint of the folder alone, without the adapters."""
+    adapters: tuple[tuple[Adapter, float], ...] = ()
+    """The adapters on it, each with its strength."""
 
     texts: dict[str, Any] = field(default_factory=dict, repr=False)
     """Text embeddings of the latest prompts, so that a prompt's images share one encoding."""
@@ -38,6 +38,12 @@ class Generator:
     def label(self) -> str:
         """Give the name and the start of the fingerprint, as the images table's ``generator`` column has it."""
         return f"{self.name}@{self.fingerprint[:12]}"
+
+    @property
+    def identifier(self) -> str:
+        """Give the words that its adapters mark rejected images with; those of several follow each other."""
+        said = dict.fromkeys(one.identifier for one, _ in self.adapters if one.identifier)
+        return " ".join(map(str.strip, said)) if len(said) > 1 else "".join(said)
 
     def encode(self, prompts: Sequence[str]) -> Any:
         """Give the text embeddings of prompts, "prompts tokens dim"; recent ones are remembered."""
@@ -63,25 +69,26 @@ class Generator:
 
 def load_generator(
     folder: Path,
-    adapter: Path | None = None,
+    adapter: Path | Mapping[Path, float] | None = None,
     *,
     strength: float = 1.0,
     device: str = "cpu",
     precision: str = "float32",
     merge: bool = True,
 ) -> Generator:
-    """Load a Stable Diffusion folder in diffusers format, from the disk only, with an adapter if one is given.
+    """Load a Stable Diffusion folder in diffusers format, from the disk only, with adapters if some are given.
 
     Args:
         folder: what ``StableDiffusionPipeline.save_pretrained`` writes; weights as safetensors.
-        adapter: a LoRA file, or the folder that holds ``pytorch_lora_weights.safetensors``.
-        strength: multiplies the adapter; 0 leaves the base as it is.
+        adapter: a LoRA file, or the folder that holds ``pytorch_lora_weights.safetensors``; or several, each with
+            its strength. Their order changes nothing.
+        strength: multiplies every adapter; at 0 an adapter is left out.
         device: where it runs (``cpu``, ``cuda``).
         precision: ``float32``, ``bfloat16`` or ``float16``; the weights are converted to it.
-        merge: add the adapter into the weights (faster); see ``attach_adapter``.
+        merge: add the adapters into the weights (faster); see ``attach_adapters``.
 
     Raises:
-        CheckpointError: the folder or the adapter is missing, of another kind, or does not fit.
+        CheckpointError: the folder or an adapter is missing, of another kind, or does not fit.
     """
     import torch
 
@@ -99,18 +106,27 @@ def load_generator(
         # the convolutions of small latents are about a tenth faster with the channel last
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
-    known = read_adapter(adapter) if adapter is not None else None
-    if known is None or strength == 0:
-        return Generator(pipeline, folder.resolve().name, hash_text(base, precision), base)
-    attach_adapter(pipeline, known, strength, merge=merge)
+    used = _chosen(adapter, strength)
+    if used:
+        attach_adapters(pipeline, used, merge=merge)
+    marks = [mark for one, weight in used for mark in (one.fingerprint, repr(weight))]
     return Generator(
         pipeline,
-        name=f"{folder.resolve().name}+{known.name}",
-        fingerprint=hash_text(base, precision, known.fingerprint, repr(float(strength))),
+        name="+".join([folder.resolve().name, *(one.name for one, _ in used)]),
+        fingerprint=hash_text(base, precision, *marks),
         base=base,
-        adapter=known,
-        strength=strength,
+        adapters=tuple(used),
     )
+
+
+def _chosen(
+    adapter: Path | Mapping[Path, float] | None, strength: float
+) -> list[tuple[Adapter, float]]:
+    """Read the adapters that count, in an order of their own: a sum's last bit depends on the order."""
+    given = adapter if isinstance(adapter, Mapping) else {} if adapter is None else {adapter: 1.0}
+    known = [(read_adapter(path), float(strength * weight)) for path, weight in given.items()]
+    known.sort(key=lambda pair: (pair[0].name, pair[0].fingerprint, pair[1]))
+    return [(one, weight) for one, weight in known if weight]
 
 
 def folder_fingerprint(folder: Path) -> str:

@@ -28,7 +28,7 @@ COMMANDS = """\
 palate data import folder my-images --out runs/mine
 palate score runs/mine --scorer {run}/train-0 --out runs/mine-scores.parquet
 palate train runs/choices --base {run}/train-0 --out runs/my-scorer
-palate generate --model {weights} --prompt "a red circle on white" --adapter {run}/adapt-0 --out runs/new
+palate generate miniature --prompt "a red circle on white" --adapter {run}/adapt-0 --out runs/new
 palate evaluate {run}/choices --scores runs/mine-scores.parquet"""
 
 
@@ -53,9 +53,7 @@ def show(loop: Loop, found: Mapping[str, Any], when: str) -> Path:
             "arms": _arms_section(loop, found),
             "steps": found["seconds"],
             "caveats": CAVEATS,
-            "commands": COMMANDS.format(
-                run=loop.out, weights="src/palate/miniature/weights/generator"
-            ),
+            "commands": COMMANDS.format(run=loop.out),
         },
     )
     return page
