@@ -270,7 +270,8 @@ def test_a_scorer_is_measured_next_to_chance(scored, tmp_path: Path, capsys) -> 
     assert main([*command, "--by", "size", "--out", str(tmp_path / "result")]) == 0
     told, _ = said(capsys)
     assert "s (hps, f00d)" in told
-    assert "all 2 2 50.0 % (0.0 to 100.0) 50.0 % 50.0 % 50.0 %" in flat(told)
+    assert "all 2 2 50.0 % (0.2 to 99.8) 50.0 %" in flat(told)
+    assert "the intervals rest on 2 prompts and 2 people only" in flat(told)
     assert "score ties: expected" in told
     kept = json.loads((tmp_path / "result" / "run.json").read_text())
     assert kept["result"]["overall"]["top1"]["value"] == 0.5

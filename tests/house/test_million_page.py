@@ -11,3 +11,5 @@ def test_the_seconds_on_the_page_are_those_that_were_kept(root):
     rows = [f"| {name} | {seconds:.1f} |" for name, seconds in kept["seconds"].items()]
     assert "\n".join(rows) in page
     assert f"{kept['peak_bytes'] / 1e9:.1f} GB" in page
+    for name, one in kept["commands"].items():
+        assert f"| {name} | {one['seconds']:.1f} | {one['peak_bytes'] / 1e9:.1f} |" in page

@@ -145,18 +145,20 @@ def cluster(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_stopped_driver_is_resumed_by_the_other_engine(folder, cluster):
-    process = subprocess.Popen(
-        command(folder, "driver.parquet", *ON_RAY, "--address", cluster),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    begun(folder, "driver.parquet", process)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=120)
+    for attempt in range(5):  # a driver may be done before the signal reaches it
+        name = f"driver-{attempt}.parquet"
+        process = subprocess.Popen(
+            command(folder, name, *ON_RAY, "--address", cluster), stderr=subprocess.PIPE, text=True
+        )
+        begun(folder, name, process)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=120)
+        assert "Traceback" not in told
+        if process.returncode != 0:
+            break
     assert process.returncode == 130
-    assert "Traceback" not in told
-    score(folder, "driver.parquet", "--no-cache")
-    assert same(folder, "driver.parquet")
+    score(folder, name, "--no-cache")
+    assert same(folder, name)
 
 
 DEADLY = """
