@@ -72,7 +72,7 @@ def _facts(facts: TrainedFacts) -> Iterator[tuple[str, str]]:
     yield "Started from", f"{facts.base}, fingerprint `{_digest(inputs['base'])}`"
     yield (
         "Taught on",
-        f"{counts}; sources {_tally(facts.audit)}; hash `{_digest(inputs['choices'])}`",
+        f"{counts}; sources {_sources(facts.audit)}; hash `{_digest(inputs['choices'])}`",
     )
     yield (
         "Objective",
@@ -94,10 +94,8 @@ def _digest(said: Mapping[str, str]) -> str:
     return str(said["text"])[:16]
 
 
-def _tally(audit: Audit) -> str:
-    return ", ".join(
-        f"{name or 'not named'} ({count:,})" for name, count in audit.counts["sources"].items()
-    )
+def _sources(audit: Audit) -> str:
+    return ", ".join(name or "not named" for name in audit.counts["sources"])
 
 
 def _kept(result: Mapping[str, Any]) -> str:
