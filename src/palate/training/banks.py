@@ -13,6 +13,7 @@ from torch import Tensor
 from palate.models.pixels import normalise
 from palate.models.towers import Towers
 from palate.training.learners.learner import Change, Pictures
+from palate.training.states import StateBank
 from palate.training.stores import Shelf
 
 
@@ -45,24 +46,16 @@ class ImageBank:
         room: float = math.inf,
     ) -> None:
         """Run the frozen part over all pictures if it is to be kept."""
-        self.towers, self.pictures, self.frozen = towers, pictures, frozen
-        self.states: Tensor | None = None
-        if (
-            shelf is not None
-            and frozen != 0
-            and _fit(self._below(pictures[:1]), len(pictures), room)
-        ):
-            self.states = shelf.fill(
-                "image-states",
-                len(pictures),
-                lambda cut: self._below(pictures[cut]),
-                label="frozen blocks",
-            )
+        self.towers, self.frozen = towers, frozen
+        kept = None if frozen == 0 else shelf
+        self.bank = StateBank(
+            "image-states", pictures, self._below, kept, room, label="frozen blocks"
+        )
 
     @property
     def cached(self) -> bool:
         """Whether the frozen part ran once for all."""
-        return self.states is not None
+        return self.bank.kept is not None
 
     def features(
         self, places: Int[Tensor, " images"], change: Change | None = None
@@ -71,12 +64,7 @@ class ImageBank:
 
         ``change`` alters the pictures first; it needs a bank without kept states.
         """
-        if self.states is not None:
-            if change is not None:
-                raise AssertionError("pictures cannot change below a kept state")
-            return self._above(self.states[places].to(self.towers.device))
-        pictures = self.pictures[places]
-        return self._above(self._below(pictures if change is None else change(pictures, places)))
+        return self._above(self.bank.states(places, change).to(self.towers.device))
 
     def _below(self, pictures: Pictures) -> Tensor:
         """Run the frozen part."""
@@ -111,22 +99,13 @@ class TextBank:
         """Run the frozen part over all prompts if it is to be kept."""
         self.towers, self.frozen = towers, frozen
         self.ids = towers.tokenizer.batch(prompts).ids.to(towers.device)
-        self.states: Tensor | None = None
-        if (
-            shelf is not None
-            and frozen != 0
-            and _fit(self._below(self.ids[:1]), len(self.ids), room)
-        ):
-            self.states = shelf.fill(
-                "text-states", len(self.ids), lambda cut: self._below(self.ids[cut])
-            )
+        kept = None if frozen == 0 else shelf
+        self.bank = StateBank("text-states", self.ids, self._below, kept, room)
 
     def features(self, places: Int[Tensor, " prompts"]) -> Float[Tensor, "prompts dim"]:
         """Give unit-length features of some prompts, with gradients to what is trained."""
         ids = self.ids[places.to(self.ids.device)]
-        state = (
-            self._below(ids) if self.states is None else self.states[places].to(self.towers.device)
-        )
+        state = self.bank.states(places).to(self.towers.device)
         if self.frozen is None:
             return state
         if self.frozen == 0:
@@ -141,8 +120,3 @@ class TextBank:
             if self.frozen is None:
                 return self.towers.text_features(ids)
             return self.towers.text_blocks(self.towers.text_stem(ids), 0, self.frozen - 1)
-
-
-def _fit(one: Tensor, rows: int, room: float) -> bool:
-    """Say whether as many rows as this one fit into ``room`` bytes."""
-    return rows * one.numel() * one.element_size() <= room
