@@ -182,26 +182,19 @@ def _data(facts: TrainedFacts) -> Iterator[str]:
 
 def _recipe(facts: TrainedFacts) -> str:
     """Write the settings as the recipe that makes it again."""
-    settings = facts.record["settings"]
-    tables = {"train": settings, "train.mps": settings["mps"]}
+    settings = dict(facts.record["settings"])
     if settings["model"] != "mps":
-        del tables["train.mps"]
-    lines = [line for name, table in tables.items() for line in _toml(name, table)]
-    return "## Recipe\n\n```toml\n" + "\n".join(lines) + "\n```"
+        del settings["mps"]  # other models refuse what they do not read
+    lines = [f"{name} = {_toml(it)}" for name, it in settings.items() if it is not None]
+    return "\n".join(["## Recipe\n\n```toml", "[train]", *lines, "```"])
 
 
-def _toml(name: str, table: Mapping[str, Any]) -> Iterator[str]:
-    """Write a table of plain values; JSON's numbers, texts and lists are TOML's too."""
-    yield f"[{name}]"
-    for key, value in table.items():
-        if isinstance(value, dict):
-            inside = ", ".join(
-                f"{json.dumps(word)} = {json.dumps(it)}" for word, it in value.items()
-            )
-            if key != "mps":
-                yield f"{key} = {{ {inside} }}"
-        elif value is not None:
-            yield f"{key} = {json.dumps(value)}"
+def _toml(value: Any) -> str:
+    """Write a plain value; JSON's numbers, texts and lists are TOML's too."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    inside = (f"{json.dumps(name)} = {_toml(it)}" for name, it in value.items() if it is not None)
+    return f"{{ {', '.join(inside)} }}"
 
 
 def _use(facts: TrainedFacts) -> str:
