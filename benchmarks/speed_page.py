@@ -24,10 +24,17 @@ def newest(name: str) -> Facts:
     return kept
 
 
-def filled(page: str, speed: Facts, drift: Facts, memory: Facts) -> str:
+def every(name: str) -> list[Facts]:
+    """Read all kept figures of a script, the newest first: machines differ."""
+    return [
+        json.loads(path.read_text("utf-8")) for path in sorted(HERE.glob(f"{name}-2*.json"))[::-1]
+    ]
+
+
+def filled(page: str, speed: list[Facts], drift: Facts, memory: Facts) -> str:
     """Give the page with its figures."""
     for name, lines in (
-        ("speed", speed_lines(speed)),
+        ("speed", "\n\n".join("\n".join(speed_lines(one)) for one in speed).splitlines()),
         ("drift", drift_lines(drift)),
         ("memory", memory_lines(memory)),
     ):
@@ -130,7 +137,7 @@ def main() -> None:
     """Fill the page."""
     memory: Facts = json.loads((HERE / "memory.json").read_text("utf-8"))
     page = PAGE.read_text("utf-8")
-    PAGE.write_text(filled(page, newest("scoring"), newest("drift"), memory), "utf-8")
+    PAGE.write_text(filled(page, every("scoring"), newest("drift"), memory), "utf-8")
 
 
 if __name__ == "__main__":

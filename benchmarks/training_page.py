@@ -1,4 +1,4 @@
-"""Put the kept figures of objectives.py and avt.py into docs/training.md.
+"""Put the kept figures of objectives.py, avt.py and training.py into docs/training.md.
 
 python benchmarks/training_page.py
 """
@@ -15,9 +15,40 @@ PAGE = Path(__file__).parent.parent / "docs" / "training.md"
 Facts = Mapping[str, Any]
 
 
-def training_page(page: str, objectives: Facts, avt: Facts) -> str:
+def training_page(page: str, objectives: Facts, avt: Facts, training: Facts) -> str:
     """Give docs/training.md with its figures."""
-    return filled(page, {"objectives": taste_lines(objectives), "avt": avt_lines(avt)})
+    lines = {
+        "objectives": taste_lines(objectives),
+        "avt": avt_lines(avt),
+        "cost": cost_lines(training),
+    }
+    return filled(page, lines)
+
+
+def cost_lines(facts: Facts) -> list[str]:
+    """Seconds, images a second and memory of each workload, and how much faster than the plain loop it is."""
+    rows = []
+    for name, found in facts["workloads"].items():
+        how = f"{name}, {found['settings']['batch']} × {found['settings']['images']} images"
+        for contender, says in (("plain", "plain loop"), ("palate", "Palate")):
+            one = found[contender]
+            ratio = (
+                ""
+                if contender == "plain"
+                else f"{found['times']['later_step_seconds']:.2f} / {found['times']['run_seconds']:.2f}"
+            )
+            rows.append(
+                f"| {how} | {says} | {one['first_epoch_seconds']:.0f} s | {one['later_step_seconds']:.1f} s "
+                f"| {one['images_per_second_later']:.2f} | {one['peak_bytes'] / 1e9:.1f} GB | {ratio} |"
+            )
+    return [
+        f"{facts['date']}, {facts['machine']['processor']}, {facts['machine']['cores']} cores, {facts['model']} with random",
+        f"weights, float32 (the processor reaches {facts['float32_rate'] / 1e9:.0f} GFLOP/s in it), `{facts['command']}`.",
+        "",
+        "|  |  | first epoch, with opening | a later step | images a second later | peak memory | times as fast: a later step / the whole run |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *rows,
+    ]
 
 
 def taste_lines(facts: Facts) -> list[str]:
@@ -68,7 +99,7 @@ def _share(one: Facts) -> str:
 
 def main() -> None:
     """Write the page."""
-    text = training_page(PAGE.read_text("utf-8"), kept("objectives"), kept("avt"))
+    text = training_page(PAGE.read_text("utf-8"), kept("objectives"), kept("avt"), kept("training"))
     PAGE.write_text(text, "utf-8")
 
 

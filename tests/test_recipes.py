@@ -113,18 +113,19 @@ def put_generator(folder: Path) -> None:
     import torch
 
     from palate.adaptation.lora_files import add_lora, save_adapter
+    from palate.generation.families import FAMILIES
     from palate.generation.generator import load_generator
     from palate.generation.tiny import write_tiny_pipeline
 
     base = write_tiny_pipeline(folder / "sd14")
     unet = load_generator(base).pipeline.unet
     draw = torch.Generator().manual_seed(1)
-    for name, part in add_lora(unet, rank=2, alpha=3.0, seed=0).items():
+    for name, part in add_lora(unet, FAMILIES[0].targets, rank=2, alpha=3.0, seed=0).items():
         if "lora_B" in name:
             part.data = torch.randn(part.shape, generator=draw)
     (folder / "adapted").mkdir()
     details = {"method": "identifier", "identifier": "Weird image. ", "rank": 2, "alpha": 3.0}
-    save_adapter(unet, folder / "adapted", details)
+    save_adapter(unet, "unet", folder / "adapted", details)
     (folder / "captions.txt").write_text("".join(f"{PROMPT.format(n)}\n" for n in range(4)))
     put_pictures(folder / "coco" / "val2014", [f"{number}.png" for number in range(6)])
 

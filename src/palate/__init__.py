@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from palate.adaptation.adapt import AdaptSettings, adapt
-    from palate.adaptation.label import LabelSettings, label
+    from palate.adaptation.adapt import adapt
+    from palate.adaptation.labelling.label import LabelSettings, label
+    from palate.adaptation.settings import AdaptSettings
     from palate.data.duels import Duels, duels
     from palate.data.images import hash_image, open_image
     from palate.data.records import Choice, Image, Label, Score
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
     from palate.evaluation.compare import CompareSettings, compare_scores
     from palate.evaluation.evaluate import EvaluateSettings, evaluate_choices
+    from palate.generation.best import BestOf
     from palate.generation.generate import GenerateSettings, generate
     from palate.generation.generator import load_generator
     from palate.models.clip_files import load_clip, save_clip
@@ -52,7 +54,8 @@ __version__ = "0.1.0"
 
 # public name -> the module that holds it
 _HOMES = {
-    "AdaptSettings": "palate.adaptation.adapt",
+    "AdaptSettings": "palate.adaptation.settings",
+    "BestOf": "palate.generation.best",
     "CheckpointError": "palate.errors",
     "Choice": "palate.data.records",
     "CompareSettings": "palate.evaluation.compare",
@@ -64,7 +67,7 @@ _HOMES = {
     "Image": "palate.data.records",
     "ImageError": "palate.errors",
     "Label": "palate.data.records",
-    "LabelSettings": "palate.adaptation.label",
+    "LabelSettings": "palate.adaptation.labelling.label",
     "MissingExtraError": "palate.errors",
     "PalateError": "palate.errors",
     "RunError": "palate.errors",
@@ -82,7 +85,7 @@ _HOMES = {
     "generate": "palate.generation.generate",
     "hash_file": "palate.runs",
     "hash_image": "palate.data.images",
-    "label": "palate.adaptation.label",
+    "label": "palate.adaptation.labelling.label",
     "load": "palate.scoring.catalog",
     "load_clip": "palate.models.clip_files",
     "load_dataset": "palate.data.tables",
@@ -105,6 +108,7 @@ _HOMES = {
 
 __all__ = [
     "AdaptSettings",
+    "BestOf",
     "CheckpointError",
     "Choice",
     "CompareSettings",

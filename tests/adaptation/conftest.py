@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from palate.adaptation.adapt import _plan, _prepare
 from palate.adaptation.examples import image_files
+from palate.adaptation.settings import AdaptSettings, RoleWeights
 from palate.data.records import Label
 from palate.data.tables import read_table, to_table
 from palate.generation.generate import GenerateSettings, generate
 from palate.generation.generator import load_generator
 from palate.generation.tiny import write_tiny_pipeline
+from palate.training.processes import Processes
 
 ROLES = ("preferred", "rejected", "regularisation")
+EVEN = RoleWeights(preferred=1.0, rejected=1.0, regularisation=1.0)
+QUICK = AdaptSettings(
+    steps=6,
+    batch=4,
+    rank=2,
+    alpha=6.0,
+    learning_rate=1e-2,
+    identifier="Bad. ",
+    role_weights=EVEN,
+    save_every=3,
+    log_every=1,
+    seed=7,
+    trackers=(),
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,3 +76,16 @@ def labels(images):
         for number, row in enumerate(images.to_pylist())
     ]
     return to_table(rows, "labels")
+
+
+@pytest.fixture
+def work(base, labels, files, tmp_path):
+    """What a step computes, for the settings QUICK with some changes."""
+
+    def make(rows=labels, pictures=files, **changes):
+        settings = replace(QUICK, **changes)
+        job = _plan(load_generator(base), rows, pictures, settings, Processes())
+        ordered = [pictures[image] for image in job.examples.images]
+        return _prepare(job, ordered, base, tmp_path / "latents")
+
+    return make

@@ -13,51 +13,18 @@ import pyarrow.compute as pc
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.adaptation.conftest import QUICK
 
-from palate.adaptation.adapt import AdaptSettings, RoleWeights, _Work, adapt
-from palate.adaptation.examples import TextStore, image_files, labels_hash, make_examples
-from palate.adaptation.latents import encode_latents
-from palate.adaptation.lora_files import add_lora, without_lora
+from palate.adaptation.adapt import adapt
+from palate.adaptation.examples import image_files, labels_hash, make_examples
 from palate.adaptation.methods import METHODS
-from palate.adaptation.mixture import plan_batches
+from palate.adaptation.settings import AdaptSettings, RoleWeights
 from palate.data.tables import read_table, write_table
 from palate.errors import DataError, RunError, SettingsError
 from palate.generation.adapters import FILE_NAME, read_adapter
 from palate.generation.generator import load_generator
 from palate.generation.sampling import Sampling, sample, to_bytes
 from palate.generation.tiny import write_tiny_pipeline
-
-EVEN = RoleWeights(preferred=1.0, rejected=1.0, regularisation=1.0)
-QUICK = AdaptSettings(
-    steps=6,
-    batch=4,
-    rank=2,
-    alpha=6.0,
-    learning_rate=1e-2,
-    identifier="Bad. ",
-    role_weights=EVEN,
-    save_every=3,
-    log_every=1,
-    seed=7,
-)
-
-
-@pytest.fixture
-def work(base, labels, files, tmp_path):
-    def make(**changes):
-        settings = replace(QUICK, **changes)
-        generator = load_generator(base)
-        examples = make_examples(
-            labels, files, METHODS["identifier"], settings.identifier, settings.hold_out, 0
-        )
-        ordered = [files[image] for image in examples.images]
-        latents = encode_latents(generator.pipeline, base, ordered, (16, 16), tmp_path / "latents")
-        texts = TextStore(generator.pipeline, examples.texts)
-        rows, weights = examples.training, settings.weights
-        plan = plan_batches(rows, weights, settings.steps, settings.batch, settings.seed)
-        return _Work(generator, examples, latents, texts, plan, settings)
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +53,7 @@ def test_it_writes_an_adapter_that_says_what_it_is(adapted, base, labels):
 
 def test_the_loss_of_each_role_is_logged(adapted):
     out, result = adapted
-    curve = json.loads((out / "curves.json").read_text())
+    curve = json.loads((out / "curves.json").read_text())["train"]
     assert [point["step"] for point in curve] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert all(set(point) == set(curve[0]) for point in curve)
     assert set(curve[0]) == {"step", "loss", "preferred", "rejected", "regularisation"}
@@ -100,13 +67,15 @@ def test_the_base_is_not_changed(adapted, base, files, labels):
 def test_saved_and_loaded_it_gives_the_pixels_of_the_trained_model(work, tmp_path, base):
     """With alpha three times the rank: an adapter that forgets its alpha fails here."""
     from palate.adaptation.lora_files import save_adapter
+    from palate.training.loop import fit
 
-    trained = work()
+    made = work()
+    network = made.denoiser.network
+    trained = {name: part for name, part in network.named_parameters() if part.requires_grad}
+    fit(trained, made.losses_at, made.settings.loop(), tmp_path)
     generator = load_generator(base)
-    generator.pipeline.unet = trained.unet
-    trained.train(tmp_path)
-    details = {"method": "identifier", "identifier": "Bad. "}
-    path = save_adapter(trained.unet, tmp_path, details)
+    generator.pipeline.unet = network.eval()
+    path = save_adapter(network, "unet", tmp_path, {"method": "identifier", "identifier": "Bad. "})
 
     def picture(model):
         text = model.encode(["a red ball", "a tree"])
@@ -136,20 +105,22 @@ import sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from palate.adaptation import adapt as module
+from palate.adaptation.adapt import adapt
 from palate.adaptation.examples import image_files
+from palate.adaptation.settings import AdaptSettings
+from palate.adaptation.work import Work
 from palate.data.tables import read_table
 from palate.settings import read_settings
 base, dataset, labels, out, recipe = map(Path, sys.argv[1:])
-settings = read_settings(module.AdaptSettings, recipe, section="adapt")
-losses_at = module._Work.losses_at
+settings = read_settings(AdaptSettings, recipe, section="adapt")
+losses_at = Work.losses_at
 def slow(self, step):
     if step == 4:
         (out.parent / "reached").touch()
         time.sleep(60)
     return losses_at(self, step)
-module._Work.losses_at = slow
-module.adapt(read_table(labels, "labels"), image_files(dataset), base, out, settings)
+Work.losses_at = slow
+adapt(read_table(labels, "labels"), image_files(dataset), base, out, settings)
 """
 
 RECIPE = """
@@ -195,100 +166,6 @@ def test_killed_and_resumed_it_ends_bit_for_bit_the_same(
     assert (out / FILE_NAME).read_bytes() == (adapted[0] / FILE_NAME).read_bytes()
     assert (out / "curves.json").read_text() == (adapted[0] / "curves.json").read_text()
     assert result == adapted[1]
-
-
-def test_a_step_is_what_diffusers_training_script_computes(work):
-    """The slow obvious twin: encode, draw, add noise, predict, average; one image at a time."""
-    from palate.runs import seed_for
-
-    made = work()
-    total, parts = next(made.losses_at(2))
-    rows = made.plan[2]
-    draw = torch.Generator().manual_seed(seed_for("adapt", QUICK.seed, 2))
-    drawn = made.latents.draw(made.examples.latent[rows], draw)
-    noise = torch.randn(drawn.shape, generator=draw)
-    times = torch.randint(0, 1000, (4,), generator=draw)
-    by_role = {"preferred": [], "rejected": [], "regularisation": []}
-    for place, row in enumerate(rows):
-        level = made.noising.cumulative[times[place]]
-        noisy = level.sqrt() * drawn[place] + (1 - level).sqrt() * noise[place]
-        text = made.examples.texts[made.examples.caption[row]]
-        known = made.texts.pipeline.encode_prompt(text, "cpu", 1, False)[0]
-        with torch.no_grad():
-            answer = made.unet(noisy[None], times[place], known).sample[0]
-        role = list(by_role)[made.examples.role[row]]
-        assert text.startswith("Bad. ") == (role == "rejected")
-        by_role[role].append(torch.nn.functional.mse_loss(answer, noise[place]))
-    every = torch.stack([loss for losses in by_role.values() for loss in losses])
-    assert total.item() == pytest.approx(every.mean().item(), rel=1e-5)
-    for role, losses in by_role.items():
-        if losses:
-            assert parts[role].item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
-        else:
-            assert parts[role].isnan()
-
-
-def test_a_fresh_lora_changes_nothing_and_trains_only_itself(base):
-    generator = load_generator(base)
-    unet = generator.pipeline.unet
-    inputs = torch.randn(2, 4, 8, 8), torch.tensor([3, 500]), torch.randn(2, 5, 16)
-    with torch.no_grad():
-        before = unet(*inputs).sample
-        parameters = add_lora(unet, rank=2, alpha=6.0, seed=0)
-        assert torch.equal(unet(*inputs).sample, before)
-    # 7 transformers with two attentions of four layers, A and B each
-    assert len(parameters) == 7 * 2 * 4 * 2
-    assert all(("lora_A" in name) or not part.any() for name, part in parameters.items())
-    unet(*inputs).sample.mean().backward()
-    touched = {name for name, part in unet.named_parameters() if part.grad is not None}
-    assert touched == set(parameters)
-    with torch.no_grad():
-        for part in parameters.values():
-            part.add_(0.1)
-        assert not torch.equal(unet(*inputs).sample, before)
-        with without_lora(unet):
-            assert torch.equal(unet(*inputs).sample, before)
-        assert not torch.equal(unet(*inputs).sample, before)
-
-
-def test_weights_scale_the_loss_of_their_rows(labels, files, work):
-    made = work()
-    whole, parts = next(made.losses_at(0))
-    made.examples.weight.mul_(2)
-    doubled, same = next(made.losses_at(0))
-    assert doubled.item() == pytest.approx(2 * whole.item(), rel=1e-6)
-    assert parts.keys() == same.keys()
-
-
-def test_captions_are_dropped_and_left_alone_at_their_shares(work):
-    rows = work().plan.ravel()
-
-    def captions(**changes):
-        made = work(**changes)
-        draw = torch.Generator().manual_seed(0)
-        numbers = made._captions(rows, draw)
-        role = [ROLE[made.examples.role[row]] for row in rows]
-        return list(zip(role, [made.examples.texts[number] for number in numbers], strict=True))
-
-    ROLE = ["preferred", "rejected", "regularisation"]  # noqa: N806
-    plain = captions()
-    assert all(text.startswith("Bad. ball") for role, text in plain if role == "rejected")
-    assert all(text.startswith("ball") for role, text in plain if role != "rejected")
-    assert {text for _, text in captions(caption_dropout=1.0)} == {""}
-    alone = captions(identifier_alone=1.0)
-    assert {text for role, text in alone if role == "rejected"} == {"Bad. "}
-    assert [text for role, text in alone if role != "rejected"] == [
-        text for role, text in plain if role != "rejected"
-    ]
-
-
-def test_texts_are_the_same_from_memory_and_encoded_anew(generator):
-    texts = ["", "a ball", "Bad. a ball", "x" * 60]
-    numbers = torch.tensor([2, 0, 2, 3])
-    kept = TextStore(generator.pipeline, texts)
-    fresh = TextStore(generator.pipeline, texts, limit=0)
-    assert fresh.known is None
-    assert torch.equal(kept[numbers], fresh[numbers])
 
 
 def test_rows_held_out_are_not_trained_on_and_measure_the_gap(base, labels, files, tmp_path):
@@ -338,8 +215,8 @@ def test_what_cannot_be_adapted_to_is_refused_in_a_sentence(base, labels, files,
         adapt(two, files, base, out, QUICK)
     with pytest.raises(DataError, match="8 preferred rows, expected more than the 8 to hold out"):
         adapt(labels, files, base, out, replace(QUICK, hold_out=8))
-    with pytest.raises(SettingsError, match="size is 20, expected a multiple of 16"):
-        adapt(labels, files, base, out, replace(QUICK, size=20))
+    with pytest.raises(SettingsError, match="size is 18, expected a multiple of 4"):
+        adapt(labels, files, base, out, replace(QUICK, size=18))
     assert not out.exists()
     for wrong in (
         {"rank": 0},
@@ -369,7 +246,7 @@ def test_a_key_must_be_the_same_picture_in_every_table(dataset, images, tmp_path
 
 
 def test_the_preset_is_the_papers(root):
-    from palate.adaptation.label import LabelSettings
+    from palate.adaptation.labelling.label import LabelSettings
     from palate.generation.generate import GenerateSettings
     from palate.settings import read_settings
 

@@ -15,6 +15,7 @@ from palate.errors import CheckpointError, RunError
 from palate.generation.adapters import FILE_NAME, read_adapter
 from palate.generation.generator import load_generator
 
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 DETAILS = {
     "method": "identifier",
     "identifier": "Weird image. ",
@@ -31,7 +32,7 @@ DETAILS = {
 def unet(base):
     model = load_generator(base).pipeline.unet
     draw = torch.Generator().manual_seed(1)
-    for name, part in add_lora(model, rank=2, alpha=6.0, seed=0).items():
+    for name, part in add_lora(model, TARGETS, rank=2, alpha=6.0, seed=0).items():
         if "lora_B" in name:
             part.data = torch.randn(part.shape, generator=draw)
     return model
@@ -40,7 +41,7 @@ def unet(base):
 @pytest.fixture
 def adapter(unet, tmp_path):
     (tmp_path / "adapted").mkdir()
-    return save_adapter(unet, tmp_path / "adapted", DETAILS)
+    return save_adapter(unet, "unet", tmp_path / "adapted", DETAILS)
 
 
 def names(folder):
@@ -132,7 +133,7 @@ def test_half_a_file_never_stays(unet, adapter, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(RunError, match="could not be written: No space left"):
-        save_adapter(unet, adapter.parent, {**DETAILS, "rank": 3})
+        save_adapter(unet, "unet", adapter.parent, {**DETAILS, "rank": 3})
     with pytest.raises(RunError, match="could not be written: No space left"):
         convert_adapter(adapter, tmp_path / "out.safetensors", "kohya")
     assert adapter.read_bytes() == before

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from palate.adaptation.lora_files import add_lora, save_adapter
 from palate.cli.main import main
 from palate.data.tables import read_table
+from palate.generation.families import FAMILIES
 from palate.generation.generator import load_generator
 from palate.generation.tiny import write_tiny_pipeline
 
@@ -28,11 +29,11 @@ def place(tmp_path_factory):
     ):
         unet = load_generator(base).pipeline.unet
         draw = torch.Generator().manual_seed(len(name))
-        for key, part in add_lora(unet, rank=2, alpha=3.0, seed=len(name)).items():
+        for key, part in add_lora(unet, FAMILIES[0].targets, 2, 3.0, len(name)).items():
             if "lora_B" in key:
                 part.data = torch.randn(part.shape, generator=draw)
         (folder / name).mkdir()
-        save_adapter(unet, folder / name, said)
+        save_adapter(unet, "unet", folder / name, said)
     old = {}
     for key, value in load_file(folder / "foreign" / "pytorch_lora_weights.safetensors").items():
         layer, _, side = key.removeprefix("unet.").rpartition(".lora.")

@@ -14,6 +14,7 @@ from palate.data.records import Choice, Score
 from palate.data.tables import to_table
 from palate.errors import DataError
 from palate.evaluation.evaluate import EvaluateSettings, evaluate_choices
+from palate.evaluation.joins import values_of_choices
 from palate.stats.two_way.clusters import clustered_share
 
 QUICK = {"resamples": 100}
@@ -82,6 +83,32 @@ def test_the_same_image_may_be_scored_for_several_prompts() -> None:
     choices = [Choice("c", "q", ("a", "b"), (1, 2))]
     scores = [*SCORES, score("a", 9.0, "q"), score("b", 8.0, "q")]
     assert run(choices, scores).overall.top1.value == 1
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["p", "q"]), st.sampled_from(["x", "y"])),
+        max_size=12,
+    )
+)
+def test_a_value_is_that_of_the_image_the_prompt_and_the_dimension(keys) -> None:
+    given_ = {key: float(number) for number, key in enumerate(dict.fromkeys(keys))}
+    rows = [
+        score(image, value, prompt, dimension=dimension)
+        for (image, prompt, dimension), value in given_.items()
+    ]
+    several = len({dimension for _, _, dimension in given_}) > 1
+    asked = [
+        Choice(f"{p}{d}", p, ("a", "b", "c"), (1, 2, 3), dimension=d) for p in "pq" for d in "xy"
+    ]
+    found = values_of_choices(to_table(asked, "choices"), table_of(rows))
+    single = {key[:2]: value for key, value in given_.items()}
+    wanted = [
+        given_.get((image, row.prompt, row.dimension)) if several else single.get((image, row.prompt))
+        for row in asked
+        for image in row.images
+    ]  # fmt: skip
+    assert [None if np.isnan(one) else one for one in found] == wanted
 
 
 def test_a_scorer_of_several_dimensions_is_held_against_each_by_name() -> None:

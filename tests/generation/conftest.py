@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from palate.generation.families import FAMILIES
 from palate.generation.generator import load_generator
-from palate.generation.tiny import write_tiny_pipeline
+from palate.generation.tiny import tiny_pipeline, tiny_tokenizer, write_tiny_pipeline
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,8 +41,85 @@ def adapter(base, tmp_path_factory):
     folder.mkdir()
     unet = load_generator(base).pipeline.unet
     draw = torch.Generator().manual_seed(1)
-    for name, part in add_lora(unet, rank=2, alpha=3.0, seed=0).items():
+    targets = FAMILIES[0].targets
+    for name, part in add_lora(unet, targets, rank=2, alpha=3.0, seed=0).items():
         if "lora_B" in name:
             part.data = torch.randn(part.shape, generator=draw)
     details = {"method": "identifier", "identifier": "Weird. ", "rank": 2, "alpha": 3.0}
-    return save_adapter(unet, folder, details)
+    return save_adapter(unet, "unet", folder, details)
+
+
+@pytest.fixture(scope="session", params=["sdxl", "sd3"])
+def other_kind(request):
+    """A family whose images are made by the pipeline's own call."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def other_base(other_kind, tmp_path_factory):
+    return write_tiny_pipeline(tmp_path_factory.mktemp(other_kind) / other_kind, other_kind)
+
+
+@pytest.fixture(scope="session")
+def lcm(tmp_path_factory):
+    """A pipeline of no family without a negative prompt, which draws noise at every step."""
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DConditionModel
+
+    parts = tiny_pipeline()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = {**parts.unet.config, "time_cond_proj_dim": 8}
+        del config["_use_default_values"]
+        unet = UNet2DConditionModel.from_config(config)
+    pipeline = LatentConsistencyModelPipeline(
+        vae=parts.vae,
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        unet=unet,
+        scheduler=LCMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    folder = tmp_path_factory.mktemp("lcm") / "lcm"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flux(tmp_path_factory):
+    """A pipeline of no family with a transformer, and guidance as one of its inputs."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
+
+    parts = tiny_pipeline()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformer = FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=24,
+            pooled_projection_dim=16,
+            axes_dims_rope=(4, 4, 8),
+            guidance_embeds=True,
+        )
+        words = T5EncoderModel(
+            T5Config(vocab_size=514, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+        )
+    pipeline = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=parts.vae,
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        text_encoder_2=words,
+        tokenizer_2=tiny_tokenizer(512),
+        transformer=transformer,
+    )
+    pipeline.vae.register_to_config(shift_factor=0.1)
+    folder = tmp_path_factory.mktemp("flux") / "flux"
+    pipeline.save_pretrained(folder)
+    return folder

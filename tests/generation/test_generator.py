@@ -205,8 +205,8 @@ def test_what_is_no_generator_is_refused_in_a_sentence(base, tmp_path):
         load_generator(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match=r"no model_index\.json"):
         load_generator(tmp_path)
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(CheckpointError, match="class 'FluxPipeline', expected StableDiffusion"):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "WanPipeline"}))
+    with pytest.raises(CheckpointError, match="class 'WanPipeline', which makes no images"):
         load_generator(tmp_path)
     broken = write_tiny_pipeline(tmp_path / "broken")
     (broken / "unet" / "diffusion_pytorch_model.safetensors").unlink()

@@ -273,7 +273,7 @@ def test_a_base_of_another_width_is_refused_before_anything_is_loaded(adapter, t
     [
         ("diffusers", "unet.mid_block.attentions.0.proj_in.lora_magnitude_vector"),
         ("kohya", "lora_unet_mid_block_attentions_0_proj_in.hada_w1_a"),
-        ("kohya", "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"),
+        ("kohya", "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight"),
         ("processors", "time_embedding.linear_1.weight"),
     ],
 )

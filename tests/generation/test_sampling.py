@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler, PNDMScheduler
 
-from palate.generation.sampling import Sampling, image_size, sample, to_bytes
+from palate.generation.sampling import Sampling, sample, to_bytes
 from palate.generation.text import encode, encode_prompts, tokenize
 
 PROMPTS = ["a red ball", "a blue cube on top of it", "x" * 40]
@@ -70,10 +70,6 @@ def test_the_negative_prompt_counts(generator):
     )
 
 
-def test_the_size_is_what_the_model_was_trained_at(generator):
-    assert image_size(generator.pipeline) == (16, 16)
-
-
 def test_a_safety_checker_blackens_and_is_told(fresh):
     def checker(images, clip_input):
         del clip_input
@@ -115,5 +111,4 @@ def test_prompts_that_are_cut_are_counted(generator):
     tokens = tokenize(generator.pipeline, PROMPTS)
     # a byte per token, with start and end; spaces are no token
     assert tokens.given == [10, 20, 42]
-    assert tokens.truncated == [2]
     assert generator.truncated(PROMPTS) == ["x" * 40]

@@ -18,7 +18,7 @@ def script(monkeypatch):
 
 def test_the_figures_of_training_are_those_that_were_kept(script):
     page, made = (ROOT / "docs" / "training.md").read_text("utf-8"), script("training_page")
-    facts = [made.kept(name) for name in ("objectives", "avt")]
+    facts = [made.kept(name) for name in ("objectives", "avt", "training")]
     assert made.training_page(page, *facts) == page
 
 

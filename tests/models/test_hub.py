@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import constants
 
 from palate.errors import CheckpointError
-from palate.models.hub import locate
+from palate.models.hub import locate, locate_pipeline
 
 OLD, NEW = "a" * 40, "b" * 40
 FOLDER = {
@@ -342,3 +342,120 @@ def test_it_is_said_on_stderr(hub, capsys):
     said = capsys.readouterr()
     assert said.out == ""
     assert "fetching model.safetensors from" in said.err
+
+
+PARTS = {
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "safety_checker": [None, None],
+}
+INDEX = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1", **PARTS}
+PIECES = {
+    "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+}
+PIPELINE = {
+    "model_index.json": json.dumps(INDEX).encode(),
+    "scheduler/scheduler_config.json": b"{}",
+    "text_encoder/config.json": b"{}",
+    "text_encoder/model.safetensors.index.json": json.dumps(PIECES).encode(),
+    "text_encoder/model-00001-of-00002.safetensors": b"a",
+    "text_encoder/model-00002-of-00002.safetensors": b"b",
+    "tokenizer/vocab.json": b"{}",
+    "tokenizer/config.json": b"{}",
+    "tokenizer/tokenizer_config.json": b"{}",
+    "tokenizer/merges.txt": b"",
+    "tokenizer/spiece.model": b"",
+    "unet/config.json": b"{}",
+    "unet/diffusion_pytorch_model.safetensors": b"whole",
+}
+# what repositories of generators have beside it
+BESIDE = {
+    "README.md": b"",
+    "v1-5-pruned.safetensors": b"all in one",
+    "v1-5-pruned.ckpt": b"pickle",
+    "safety_checker/model.safetensors": b"not named in the index",
+    "vae_1_0/diffusion_pytorch_model.safetensors": b"not named in the index",
+    "unet/diffusion_pytorch_model.fp16.safetensors": b"half",
+    "unet/diffusion_pytorch_model.non_ema.safetensors": b"other",
+    "unet/diffusion_pytorch_model.bin": b"pickle",
+    "unet/model.onnx": b"",
+    "unet/openvino/config.json": b"{}",
+    "text_encoder/model.fp16-00001-of-00002.safetensors": b"half",
+    "text_encoder/model.safetensors.index.fp16.json": b"{}",
+    "text_encoder/pytorch_model.bin.index.json": b"{}",
+}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_of_a_pipeline_only_the_files_of_its_components_are_fetched(hub, said, monkeypatch):
+    hub.commits[OLD] = {**PIPELINE, **BESIDE}
+    found = locate_pipeline("fox/clip@main", say=said.append)
+    assert names(found.path) == set(PIPELINE)
+    assert (found.source, found.revision) == (f"fox/clip@{OLD}", OLD)
+    assert [sentence.split(" from ")[0].split(" of ")[0] for sentence in said] == [
+        "fetching model_index.json",
+        "fetching 12 files",
+    ]
+    hub.asked.clear()
+    assert locate_pipeline(found.source, say=said.append) == found
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert locate_pipeline("hf:fox/clip", say=said.append) == found
+    assert (hub.asked, len(said)) == ([], 2)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder/model-00002-of-00002.safetensors",
+    ],
+)
+def test_a_pipeline_that_is_not_whole_in_the_cache_is_completed_or_refused(
+    hub, cache, said, lost, monkeypatch
+):
+    hub.commits[OLD] = PIPELINE
+    fill(cache, {name: content for name, content in PIPELINE.items() if name != lost})
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="local cache of the Hub, and HF_HUB_OFFLINE is set"):
+        locate_pipeline("fox/clip", say=said.append)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    found = locate_pipeline(f"fox/clip@{OLD}", say=said.append)
+    assert names(found.path) == set(PIPELINE)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert locate_pipeline("fox/clip").path == found.path
+
+
+def test_a_repository_that_is_no_whole_pipeline_is_refused(hub, said):
+    with pytest.raises(CheckpointError, match=r"has no model_index\.json, expected a pipeline"):
+        locate_pipeline("fox/clip", say=said.append)
+    assert said == []
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    half = {n: text for n, text in {**PIPELINE, **BESIDE}.items() if n != weights}
+    hub.commits[OLD] = {name: text for name, text in half.items() if "safetensors" not in name}
+    with pytest.raises(CheckpointError, match="has no text_encoder with safetensors files"):
+        locate_pipeline("fox/clip", say=said.append)
+    hub.commits = {NEW: PIPELINE | {"model_index.json": b"[]"}}
+    hub.branches = {"main": NEW}
+    with pytest.raises(CheckpointError, match="expected a JSON object"):
+        locate_pipeline("fox/clip", say=said.append)
+
+
+def test_a_pipelines_path_wins_and_what_is_neither_is_not_asked_for(hub, cache):
+    folder = Path("fox/clip")
+    folder.mkdir(parents=True)
+    assert locate_pipeline(folder).path == folder
+    for word in ("nowhere", "/nowhere/at/all", "./owl/clip", "owl/clip/model.safetensors"):
+        with pytest.raises(CheckpointError, match="no such generator folder"):
+            locate_pipeline(word)
+    with pytest.raises(CheckpointError, match="if a Hub id is meant, write hf:fox/other"):
+        locate_pipeline("fox/other")
+    assert hub.asked == []
+    with pytest.raises(CheckpointError, match="no model owl/clip on"):
+        locate_pipeline("owl/clip")

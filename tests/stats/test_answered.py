@@ -36,7 +36,10 @@ def test_equal_ratings_are_ties_in_every_place() -> None:
     assert answered_duels(table([(1, 2, 2)], details='{"note":"ratings"}')).silent == 1
 
 
-@given(st.lists(st.lists(st.integers(1, 3), min_size=2, max_size=5), min_size=1, max_size=6))
+@given(
+    st.lists(st.lists(st.integers(1, 3), min_size=2, max_size=5), min_size=1, max_size=6)
+    | st.lists(st.lists(st.integers(1, 3), min_size=2, max_size=2), min_size=1, max_size=6)
+)
 def test_the_rule_is_the_one_said(rankings) -> None:
     rankings = [tuple(np.unique(ranks, return_inverse=True)[1] + 1) for ranks in rankings]
     rankings = [tuple(int(rank) for rank in ranks) for ranks in rankings]
@@ -47,3 +50,5 @@ def test_the_rule_is_the_one_said(rankings) -> None:
         for a, b in combinations(range(len(ranks)), 2)
     ]
     assert found.kept.tolist() == wanted
+    short = [len(ranks) < 3 or len(set(ranks)) > 2 for ranks in rankings]
+    assert not found.picks[short].any()

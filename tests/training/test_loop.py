@@ -27,7 +27,8 @@ class Regression:
         loss = (x @ self.weight + self.bias - wanted).square().mean()
         yield loss, {"norm": self.weight.detach().norm()}
 
-    def evaluate(self):
+    def evaluate(self, step):
+        del step
         self.evaluated += 1
         error = (self.weight.detach() - torch.tensor([1.0, 2.0, 3.0])).square().mean().item()
         return {"loss": error, "accuracy": -error}
@@ -67,6 +68,18 @@ def test_six_steps_are_three_a_crash_and_three(tmp_path, ema, stop):
     assert (found.best_step, found.best_value) == (expected.best_step, expected.best_value)
 
 
+def test_what_is_logged_is_the_mean_over_the_parts_of_a_step(tmp_path):
+    weight = Parameter(torch.zeros(2, 2))
+
+    def losses_at(step):
+        del step
+        for value in (1.0, 3.0, math.nan):
+            yield weight.sum(), {"part": torch.tensor(value)}
+
+    found = fit({"weight": weight}, losses_at, settings(), tmp_path)
+    assert {point["part"] for point in found.train} == {2.0}
+
+
 def test_a_finished_loop_starts_no_new_step(tmp_path):
     task = Regression()
     fit(task.parameters, task.losses_at, settings(), tmp_path)
@@ -85,7 +98,8 @@ def test_the_best_parameters_stay(tmp_path):
     worth = iter([0.1, 0.9, 0.3])
     kept = []
 
-    def evaluate():
+    def evaluate(step):
+        assert step == 2 * len(kept) + 2
         kept.append(task.weight.detach().clone())
         return {"accuracy": next(worth)}
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from palate.adaptation.methods import TARGETS
 from palate.errors import RunError
 from palate.generation.adapters import FILE_NAME, adapter_file
 from palate.generation.lora_formats import (
@@ -26,37 +24,33 @@ NAME = "default"
 """The adapter's name inside peft while it is trained."""
 
 
-def add_lora(unet: Any, rank: int, alpha: float, seed: int) -> dict[str, torch.nn.Parameter]:
-    """Put a fresh LoRA on every attention layer, and give its weights by name.
+def add_lora(
+    network: Any, targets: Sequence[str], rank: int, alpha: float, seed: int
+) -> dict[str, torch.nn.Parameter]:
+    """Put a fresh LoRA on every layer with one of these names, and give its weights by name.
 
     A ~ N(0, 1 / rank), B = 0, as HPS has it; the product is scaled by alpha / rank. It starts
-    without any effect.
+    without any effect, and its weights are float32 whatever the network's are.
     """
     from peft import LoraConfig
 
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(TARGETS)
+        r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(targets)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("lora", seed))
-        unet.add_adapter(config, adapter_name=NAME)
-    return {name: part for name, part in unet.named_parameters() if part.requires_grad}
+        network.add_adapter(config, adapter_name=NAME)
+    trained = {name: part for name, part in network.named_parameters() if part.requires_grad}
+    for part in trained.values():
+        part.data = part.data.float()
+    return trained
 
 
-@contextmanager
-def without_lora(unet: Any) -> Iterator[None]:
-    """Run the block with the bare denoiser."""
-    unet.disable_adapters()
-    try:
-        yield
-    finally:
-        unet.enable_adapters()
-
-
-def save_adapter(unet: Any, folder: Path, details: Mapping[str, Any]) -> Path:
+def save_adapter(network: Any, part: str, folder: Path, details: Mapping[str, Any]) -> Path:
     """Write the LoRA as diffusers and peft do, with what Palate says about it in the metadata.
 
-    Any tool that reads diffusers' LoRA files reads it; rank and alpha travel with it.
+    Any tool that reads diffusers' LoRA files reads it; rank and alpha travel with it. ``part`` is the network's name
+    in its pipeline, ``unet`` or ``transformer``.
 
     Returns:
         The file, ``pytorch_lora_weights.safetensors``.
@@ -64,11 +58,10 @@ def save_adapter(unet: Any, folder: Path, details: Mapping[str, Any]) -> Path:
     from peft import get_peft_model_state_dict
 
     path = folder / FILE_NAME
-    weights = get_peft_model_state_dict(unet, adapter_name=NAME)
-    alpha = float(unet.peft_config[NAME].lora_alpha)
-    _write(
-        path, Lora(layers_of_peft(weights, alpha, path), "diffusers", dict(details)), "diffusers"
-    )
+    weights = get_peft_model_state_dict(network, adapter_name=NAME)
+    alpha = float(network.peft_config[NAME].lora_alpha)
+    layers = layers_of_peft(weights, alpha, path, part)
+    _write(path, Lora(layers, "diffusers", dict(details)), "diffusers")
     return path
 
 

@@ -1,20 +1,44 @@
-"""Adaptation methods by name: what a label's caption becomes, and what a step minimises."""
+"""Adaptation methods by name: whom they learn from, what a caption becomes, and what a step minimises."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import softplus
 
-from palate.errors import CheckpointError, SettingsError
+from palate.data.records import ROLES
+from palate.errors import SettingsError
 from palate.generation.text import tokenize
 
-TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0")
-"""The layers that HPS adapts: query, key, value and output of every attention layer."""
+Losses = tuple[Float[Tensor, " units"], Mapping[str, Tensor]]
+"""The loss of each unit (an image, or a pair), and numbers to log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """The denoiser's mean squared errors on some units, each with one image or, in a pair, the better one first.
+
+    All lower is better. ``mean`` gives the mean of a tensor over all processes.
+    """
+
+    own: Float[Tensor, "units sides"]
+    """With the adapter; has gradients."""
+    base: Float[Tensor, "units sides"] | None
+    """Without it, at the same noise, where the method asks for it."""
+    role: Int[Tensor, "units sides"]
+    """Which role, as its place in ``palate.data.records.ROLES``."""
+    mean: Callable[[Tensor], Tensor] = torch.mean
+
+    @property
+    def gain(self) -> Float[Tensor, "units sides"]:
+        """Give how much smaller the error is with the adapter than without; higher is better."""
+        assert self.base is not None
+        return self.base - self.own
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +46,84 @@ class Method:
     """A way to learn from labels."""
 
     name: str
-    caption: Callable[[str, str, str], str]
-    """From role, caption and identifier to the text that the denoiser is trained with."""
+    loss: Callable[[Errors, float], Losses]
+    """From errors and ``beta``."""
+    roles: tuple[str, ...]
+    """Those that it learns from; images of others are left out."""
     requires: tuple[str, ...]
-    """Roles without which the method is meaningless."""
+    """Those without which it is meaningless."""
+    paired: bool = False
+    """It learns from pairs: a preferred and a rejected image of one group."""
+    reference: bool = False
+    """It compares with the bare denoiser."""
+    marks: bool = False
+    """It puts the identifier before rejected captions."""
+
+    def caption(self, role: str, caption: str, identifier: str) -> str:
+        """Give the text that the denoiser is trained with.
+
+        >>> METHODS["identifier"].caption("rejected", "a red ball", "Weird image. ")
+        'Weird image. a red ball'
+        >>> METHODS["identifier"].caption("preferred", "a red ball", "Weird image. ")
+        'a red ball'
+        """
+        return identifier + caption if self.marks and role == "rejected" else caption
 
 
-def mark_rejected(role: str, caption: str, identifier: str) -> str:
-    """Put the identifier before the caption of a rejected image, and leave other captions alone.
+def denoise(errors: Errors, beta: float) -> Losses:
+    """Give the plain denoising error: what a diffusion model is trained with (Ho et al., 2020, eq. 14)."""
+    del beta
+    return errors.own[:, 0], {}
 
-    >>> mark_rejected("rejected", "a red ball", "Weird image. ")
-    'Weird image. a red ball'
-    >>> mark_rejected("preferred", "a red ball", "Weird image. ")
-    'a red ball'
+
+def prefer(errors: Errors, beta: float) -> Losses:
+    """Give Diffusion-DPO's loss: -log sigmoid(½ beta (gain of the better image - gain of the other)).
+
+    Wallace et al., 2023, arXiv 2311.12908, eq. 14, with beta in the unit of their code: it multiplies ½ of a
+    **mean** over the latent, and holds the number of noise levels and their weight. Logs the margin, how often it is
+    above 0, and both sides' changes of error: a loss that falls while both rise is a failure that the loss hides.
     """
-    return identifier + caption if role == "rejected" else caption
+    gain = errors.gain
+    margin = 0.5 * beta * (gain[:, 0] - gain[:, 1])
+    change = -gain.detach()
+    told = {
+        "margin": margin.detach(),
+        "accuracy": (margin.detach() > 0).float(),
+        "preferred_change": change[:, 0],
+        "rejected_change": change[:, 1],
+    }
+    return softplus(-margin), {name: errors.mean(value) for name, value in told.items()}
+
+
+def weigh(errors: Errors, beta: float) -> Losses:
+    """Give Diffusion-KTO's loss, for preferred and rejected images that form no pairs: 1 - sigmoid(± beta (gain - z)).
+
+    Li et al., 2024, arXiv 2404.04465, eq. 8, with the utility of Kahneman and Tversky (``--halo sigmoid`` in their
+    ``train_kto_sd_v1.5.py``) and beta in the unit of that code, which has no ½: z is the mean gain of the batch, at
+    least 0 and without gradient, which stands for the distance from the base.
+    """
+    gain = errors.gain[:, 0]
+    z = errors.mean(gain.detach()).clamp(min=0)
+    sign = torch.where(errors.role[:, 0] == ROLES.index("preferred"), 1.0, -1.0)
+    return 1 - torch.sigmoid(sign * beta * (gain - z)), {"z": z}
 
 
 METHODS: Final = {
-    "identifier": Method("identifier", mark_rejected, requires=("rejected",)),
+    method.name: method
+    for method in (
+        Method("identifier", denoise, ROLES, ("rejected",), marks=True),
+        Method("sft", denoise, ("preferred", "regularisation"), ("preferred",)),
+        Method(
+            "dpo",
+            prefer,
+            ("preferred", "rejected"),
+            ("preferred", "rejected"),
+            paired=True,
+            reference=True,
+        ),
+        Method("kto", weigh, ("preferred", "rejected"), ("preferred", "rejected"), reference=True),
+        Method("reward", denoise, ("preferred", "regularisation"), ()),
+    )
 }
 """Methods by the name that a recipe uses."""
 
@@ -72,74 +155,3 @@ def check_identifier(pipeline: Any, identifier: str, captions: Sequence[str]) ->
             f"identifier {identifier!r} is not read as such before {captions[wrong[0]]!r}; "
             "end it with a space"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Noising:
-    """The forward process of a diffusion model: how noise is added and what is predicted.
-
-    q(x_t | x_0) = N(sqrt(a_t) x_0, (1 - a_t)), with a the cumulative product (Ho et al., 2020,
-    eq. 4); the target is the noise, or v = sqrt(a_t) noise - sqrt(1 - a_t) x_0 (Salimans & Ho,
-    2022).
-    """
-
-    cumulative: Float[Tensor, " steps"]
-    prediction: str
-
-    def add(
-        self,
-        latents: Float[Tensor, "images channels height width"],
-        noise: Float[Tensor, "images channels height width"],
-        times: Int[Tensor, " images"],
-    ) -> tuple[
-        Float[Tensor, "images channels height width"], Float[Tensor, "images channels height width"]
-    ]:
-        """Give the noisy latents and what the denoiser should answer."""
-        level = self.cumulative[times].view(-1, 1, 1, 1)
-        signal, rest = level.sqrt(), (1 - level).sqrt()
-        noisy = signal * latents + rest * noise
-        target = noise if self.prediction == "epsilon" else signal * noise - rest * latents
-        return noisy, target
-
-    def min_snr_weights(
-        self, times: Int[Tensor, " images"], gamma: float
-    ) -> Float[Tensor, " images"]:
-        """Give each noise level's weight, so that nearly clean images do not count for most.
-
-        min(SNR, gamma) / SNR where the noise is predicted, / (SNR + 1) where v is (Hang et al., 2023, arXiv
-        2303.09556); the SNR is a / (1 - a).
-        """
-        level = self.cumulative[times]
-        ratio = level / (1 - level)
-        below = ratio if self.prediction == "epsilon" else ratio + 1
-        return ratio.clamp(max=gamma) / below
-
-
-def noising_of(pipeline: Any) -> Noising:
-    """Read the forward process from a pipeline's scheduler.
-
-    Raises:
-        CheckpointError: the model predicts neither the noise nor v.
-    """
-    scheduler = pipeline.scheduler
-    prediction = scheduler.config.get("prediction_type", "epsilon")
-    if prediction not in {"epsilon", "v_prediction"}:
-        raise CheckpointError(
-            f"the generator predicts {prediction!r}, expected 'epsilon' or 'v_prediction'"
-        )
-    return Noising(scheduler.alphas_cumprod.float().to(pipeline.unet.device), prediction)
-
-
-def denoising_errors(
-    unet: Any,
-    noisy: Float[Tensor, "images channels height width"],
-    times: Int[Tensor, " images"],
-    text: Float[Tensor, "images tokens dim"],
-    target: Float[Tensor, "images channels height width"],
-    precision: torch.dtype = torch.float32,
-) -> Float[Tensor, " images"]:
-    """Give each image's mean squared error of the denoiser; lower is better."""
-    with torch.autocast(noisy.device.type, precision, enabled=precision != torch.float32):
-        predicted = unet(noisy, times, text, return_dict=False)[0]
-    errors: Tensor = (predicted.float() - target.float()).square().mean(dim=(1, 2, 3))
-    return errors

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from palate.cli._startup import spare_pandas
+
 if TYPE_CHECKING:
     from palate.data.tables import Dataset
 
@@ -36,6 +38,7 @@ def open_choices(path: Path, dimension: str | None = None) -> Dataset:
     from palate.data.tables import Dataset, load_dataset, read_table
     from palate.errors import DataError
 
+    spare_pandas()
     if path.suffix == ".parquet":
         found = Dataset(SCHEMAS["images"].empty_table(), read_table(path, "choices"), path.parent)
     else:

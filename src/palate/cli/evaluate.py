@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ import typer
 from palate.cli._board import board as _board
 from palate.cli._options import scores_path
 from palate.cli._results import about, named, refuse_options
+from palate.cli._startup import spare_pandas
 from palate.cli._text import percent, plural, text_table
 
 if TYPE_CHECKING:
@@ -173,11 +175,14 @@ def _evaluate(
     from palate.settings import read_settings
 
     settings = read_settings(EvaluateSettings, recipe, given, section="evaluate")
-    is_table = dataset.suffix == ".parquet"
-    choices = read_table(dataset, "choices") if is_table else load_dataset(dataset).choices
-    path = scores_path(scores)
+    is_table, path = dataset.suffix == ".parquet", scores_path(scores)
+    spare_pandas()
+    # both at a time, on two processors; what is wrong with the choices is said first
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(read_table, path, "scores")
+        choices = read_table(dataset, "choices") if is_table else load_dataset(dataset).choices
     with about(path):
-        table = one_scorer(read_table(path, "scores"), settings.scorer)
+        table = one_scorer(opened.result(), settings.scorer)
     with about(dataset):
         found = evaluate_choices(choices, table, settings)
     inputs = {"choices": dataset if is_table else dataset / "choices.parquet", "scores": path}

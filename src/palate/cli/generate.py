@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from palate.cli._options import ClipOption, WeightsOption
+
+_MANY = 400  # a sheet opens every image: of 512 × 512 pixels, so many took ten seconds of one core
+
 
 def generate(  # noqa: PLR0917 - typer makes options of them
     generator: Annotated[
-        Path, typer.Argument(help="Folder of a StableDiffusionPipeline, or miniature.")
+        Path, typer.Argument(help="Folder or Hub id of a text-to-image pipeline, or miniature.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the images; it becomes a data set.")],
     prompts: Annotated[
         Path | None,
-        typer.Option(help="Prompts: .txt with one per line, .jsonl, .json, .csv or .parquet."),
+        typer.Option(
+            help="Prompts: .txt with one per line, .jsonl, .json, .csv, .parquet, or the folder of a data set."
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(help="One prompt; may be given several times.")
@@ -48,6 +55,38 @@ def generate(  # noqa: PLR0917 - typer makes options of them
     run: Annotated[
         str | None, typer.Option(help="Name that every image's chance depends on ['generate'].")
     ] = None,
+    best_of: Annotated[
+        int | None,
+        typer.Option(
+            help="Make so many images per prompt, and keep those that --scorer likes best."
+        ),
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            help="What chooses for --best-of, as `palate score` takes it: hps-v2.1, hps-v2.1@PROFILE, "
+            "hps-v2.1=WEIGHTS, miniature, a saved folder."
+        ),
+    ] = None,
+    weights: WeightsOption = None,
+    clip: ClipOption = None,
+    keep: Annotated[
+        int | None, typer.Option(help="Images kept per prompt by --best-of [as --images].")
+    ] = None,
+    keep_all: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-all", help="Leave all images of --best-of on the disk, with candidates.parquet."
+        ),
+    ] = None,
+    sheets: Annotated[
+        bool | None,
+        typer.Option(help="Draw contact sheets, one row per prompt [if at most 400 images]."),
+    ] = None,
+    gallery: Annotated[
+        bool | None,
+        typer.Option(help="Write a page of the images, gallery.html [if at most 400 images]."),
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML file with a [generate] table.")] = None,
     device: Annotated[str, typer.Option(help="Where it runs: cpu or cuda.")] = "cpu",
     precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
@@ -59,6 +98,9 @@ def generate(  # noqa: PLR0917 - typer makes options of them
     With an adapter, the identifier that its file names becomes the negative prompt; `--negative ""` turns that off.
     Files of diffusers, of kohya and of HPS's own code are read. Interrupted, the same command goes on where it stopped.
 
+    With --best-of a scorer chooses. The folder then has the best images of each prompt, and scores.parquet the scores
+    of all; those of the chosen are too high as an estimate of their quality, so judge with another scorer.
+
     Example: palate generate miniature --prompt "a red ring on white" --out runs/rings
 
     Example: palate generate models/sd14 --prompts prompts.txt --adapter runs/adapted --out runs/new
@@ -68,6 +110,9 @@ def generate(  # noqa: PLR0917 - typer makes options of them
 
     Example: palate generate models/sd14 --prompts prompts.txt --adapter runs/adapted:0.7 --adapter paint.safetensors
     --out runs/both
+
+    Example: palate generate models/sd14 --prompts prompts.txt --best-of 16 --keep 1 --scorer hps-v2.1
+    --weights HPS_v2.1_compressed.pt --out runs/best
     """
     from palate.cli.shipped import generator_folder
     from palate.errors import DataError
@@ -88,7 +133,14 @@ def generate(  # noqa: PLR0917 - typer makes options of them
         "run": run,
         "negative_prompt": negative,
         "prefix": prefix,
+        "best_of.images": best_of,
+        "best_of.scorer": scorer,
+        "best_of.weights": weights,
+        "best_of.clip": clip,
+        "best_of.keep": keep,
+        "best_of.keep_all": keep_all,
     }
+    _refuse_alone(given, recipe)
     settings = read_settings(
         GenerateSettings, recipe, given, section="generate" if recipe else None
     )
@@ -99,16 +151,59 @@ def generate(  # noqa: PLR0917 - typer makes options of them
         device=device,
         precision=precision,
     )
-    make(texts, model, out, settings, overwrite=overwrite)
+    table = make(texts, model, out, settings, overwrite=overwrite)
     result = json.loads((out / "run.json").read_text(encoding="utf-8"))["result"]
+    views = _draw(table, result, out, sheets=sheets, gallery=gallery)
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
+        typer.echo(json.dumps(result | views, ensure_ascii=False))
         return
     typer.echo(f"{result['images']} images of {result['prompts']} prompts: {out}")
+    if best := result.get("best_of"):
+        typer.echo(_chosen(best))
+    for path in (views["sheets"], views["gallery"]):
+        if path:
+            typer.echo(f"to look at: {path}")
     if result["negative_prompt"]:
         typer.echo(f"negative prompt: {result['negative_prompt']!r}")
     for note in _notes(result, {"guidance": guidance, "negative_prompt": negative}):
         typer.echo(f"note: {note}")
+
+
+def _refuse_alone(given: Mapping[str, object], recipe: Path | None) -> None:
+    """Refuse options of a choice that nobody asked for."""
+    from palate.errors import SettingsError
+
+    alone = [name for name, value in given.items() if name.startswith("best_of.") and value]
+    if alone and not given["best_of.images"] and recipe is None:
+        option = alone[0].removeprefix("best_of.").replace("_", "-")
+        raise SettingsError(f"--{option} goes with --best-of N, which was not given")
+
+
+def _draw(
+    images: Any, result: dict[str, Any], out: Path, *, sheets: bool | None, gallery: bool | None
+) -> dict[str, str | None]:
+    """Draw sheets and write the gallery, where wanted; say where they are."""
+    from palate.generation.gallery import write_page
+    from palate.generation.sheets import write_sheets
+
+    few = len(images) <= _MANY
+    drawn: dict[str, str | None] = {"sheets": None, "gallery": None}
+    if few if sheets is None else sheets:
+        write_sheets(images, out, out / "sheets")
+        drawn["sheets"] = str(out / "sheets")
+    if few if gallery is None else gallery:
+        write_page(images, result, out / "gallery.html")
+        drawn["gallery"] = str(out / "gallery.html")
+    return drawn
+
+
+def _chosen(best: dict[str, Any]) -> str:
+    """Say what was chosen from what."""
+    card = best["scorer"]
+    return (
+        f"the best {best['keep']} of {best['images']} of each prompt by {card['name']} [{card['unit']}]: "
+        f"{best['mean_of_kept']:#.5g} on average, {best['mean_of_all']:#.5g} before the choice"
+    )
 
 
 def _adapters(words: list[str]) -> dict[Path, float]:
@@ -149,6 +244,10 @@ def _notes(result: dict[str, Any], given: dict[str, object]) -> list[str]:
         notes.append(
             "no negative prompt, since no adapter names an identifier; --negative gives one"
         )
+    if result.get("best_of"):
+        notes.append("the scores of chosen images are too high to judge by; use another scorer")
+        if cut := result["best_of"]["cut_prompts"]:
+            notes.append(f"{result['best_of']['scorer']['name']} reads {cut} prompts only in part")
     if result["truncated_prompts"]:
         notes.append(f"the model reads {result['truncated_prompts']} prompts only in part")
     if result["flagged_images"]:

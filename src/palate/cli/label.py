@@ -95,7 +95,7 @@ def label(  # noqa: PLR0917 - typer makes options of them
 
     Example: palate label release/annotation.jsonl --rejected-share 0.5 --out runs/labels
     """
-    from palate.adaptation.label import LabelSettings, write_labels
+    from palate.adaptation.labelling.label import LabelSettings, write_labels
     from palate.settings import read_settings
 
     given = {

@@ -26,6 +26,7 @@ VERBS = {
     "verify": "Compare a scorer with published scores.",
     "label": "Turn scores into what adaptation learns from.",
     "adapt": "Adapt a generator to what people prefer.",
+    "arms": "Say whether an adapter made a generator better.",
     "evaluate": "Measure scorers, or compare two generators.",
     "stats": "Agreement, rankings, calibration, bias and sample sizes.",
     "demo": "Run the whole loop in a small simulated world.",

@@ -107,8 +107,8 @@ def rank(  # noqa: PLR0917 - typer makes options of them
     )
 
 
-def _ranked(found: Dataset, by: str, prompt: str | None) -> tuple[Any, dict[str, Any] | None]:
-    """The choices that count, and the generator of every image, or None where images are ranked."""
+def _ranked(found: Dataset, by: str, prompt: str | None) -> tuple[Any, Any]:
+    """The choices that count, and the table that names generators, or None where images are ranked."""
     import pyarrow.compute as pc
 
     from palate.errors import DataError
@@ -125,8 +125,7 @@ def _ranked(found: Dataset, by: str, prompt: str | None) -> tuple[Any, dict[str,
             "has choices and no table of images, which names their generators: give the folder of a data "
             "set with images"
         )
-    columns = (found.images.column(name).to_pylist() for name in ("image", "generator"))
-    return found.choices, dict(zip(*columns, strict=True))
+    return found.choices, found.images
 
 
 def _text(by: str, ranked: Ranked, said: tuple[Any, Any], dimensions: list[str]) -> str:

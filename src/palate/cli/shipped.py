@@ -8,7 +8,14 @@ import palate
 
 
 def generator_folder(named: Path) -> Path:
-    """The folder of a generator: a path as it is, or the simulated world's for `miniature`."""
-    if named == Path("miniature") and not named.exists():
+    """The folder of a generator: a path as it is, the simulated world's for `miniature`, or a Hub id's.
+
+    Of an id, `owner/name` or `owner/name@revision`, what is not in the local cache is fetched, with a word.
+    """
+    if named.exists():
+        return named
+    if named == Path("miniature"):
         return Path(palate.__file__).parent / "miniature" / "weights" / "generator"
-    return named
+    from palate.models.hub import locate_pipeline
+
+    return locate_pipeline(named).path

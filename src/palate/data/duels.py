@@ -7,6 +7,7 @@ count them, so they are taken apart once, here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,15 @@ from palate.data.checks import list_lengths
 from palate.errors import DataError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Duels:
     """Columns of equal length, one entry per pair of images that were shown together.
 
     `choice` is the row in the table of choices; `first` < `second` are positions in the order
-    shown; `first_image` and `second_image` are the keys (Arrow strings); `first_index` and
-    `second_index` point into the flat list of all images of all choices. `outcome` is 1 where
-    the first is better, 0 where the second is, and 0.5 at equal ranks. Duels stand in the order
-    of the choices, then of `first`, then of `second`.
+    shown; `first_index` and `second_index` point into `flat`, the keys of all images of all choices;
+    `first_image` and `second_image` are their keys (Arrow strings), taken when they are asked for. `outcome`
+    is 1 where the first is better, 0 where the second is, and 0.5 at equal ranks. Duels stand in
+    the order of the choices, then of `first`, then of `second`.
     """
 
     choice: NDArray[np.int64]
@@ -34,9 +35,18 @@ class Duels:
     second: NDArray[np.int64]
     first_index: NDArray[np.int64]
     second_index: NDArray[np.int64]
-    first_image: Any
-    second_image: Any
+    flat: Any
     outcome: NDArray[np.float64]
+
+    @cached_property
+    def first_image(self) -> Any:
+        """Key of the image shown first."""
+        return self.flat.take(pa.array(self.first_index))
+
+    @cached_property
+    def second_image(self) -> Any:
+        """Key of the image shown second."""
+        return self.flat.take(pa.array(self.second_index))
 
     def __len__(self) -> int:
         """Return the number of duels."""
@@ -85,7 +95,6 @@ def duels(choices: Any) -> Duels:
     lengths = list_lengths(choices.column("images"))
     if not np.array_equal(lengths, list_lengths(choices.column("ranks"))):
         raise DataError("a choice has another number of ranks than of images")
-    images = pc.list_flatten(choices.column("images")).combine_chunks()
     ranks = pc.list_flatten(choices.column("ranks")).to_numpy()
     starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
     choice, first, second = pair_index(lengths)
@@ -98,7 +107,6 @@ def duels(choices: Any) -> Duels:
         second=second,
         first_index=first_index,
         second_index=second_index,
-        first_image=images.take(pa.array(first_index)),
-        second_image=images.take(pa.array(second_index)),
+        flat=pc.list_flatten(choices.column("images")).combine_chunks(),
         outcome=np.where(left == right, 0.5, (left < right).astype(np.float64)),
     )

@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from palate.data.checks import list_lengths
-from palate.data.codes import text_codes
+from palate.data.codes import rows_of, text_codes, text_hashes
 from palate.errors import DataError
-
-_SEPARATOR = "\x1f"
 
 
 def one_scorer(scores: Any, wanted: str | None) -> Any:
@@ -25,8 +22,10 @@ def one_scorer(scores: Any, wanted: str | None) -> Any:
         scores = scores.filter(pc.equal(scores.column("scorer"), wanted))
         if not len(scores):
             raise DataError(f"no scores by {wanted!r}; there are scores by {', '.join(names)}")
-    found = scores.select(["scorer", "fingerprint"]).group_by(["scorer", "fingerprint"])
-    kinds = found.aggregate([]).to_pylist()
+    names = ["scorer", "fingerprint"]
+    if all(len(scores.column(name).unique()) == 1 for name in names):
+        return scores
+    kinds = scores.select(names).group_by(names).aggregate([]).to_pylist()
     if len(kinds) > 1:
         told = ", ".join(f"{kind['scorer']} ({kind['fingerprint'][:12]})" for kind in kinds)
         raise DataError(f"the scores are of {len(kinds)} scorers, expected one: {told}")
@@ -34,20 +33,20 @@ def one_scorer(scores: Any, wanted: str | None) -> Any:
 
 
 def values_of_choices(choices: Any, scores: Any) -> NDArray[np.float64]:
-    """Score of every image of every choice, flat; not a number where there is none."""
+    """Score of every image of every choice, flat; not a number where there is none.
+
+    A score is found by the hash of its image, prompt and, where there are several, dimension (`text_hashes`).
+    """
     lengths = list_lengths(choices.column("images"))
-    owner = pa.array(np.repeat(np.arange(len(choices)), lengths))
-    flat = pc.list_flatten(choices.column("images"))
-    columns = [flat, choices.column("prompt").take(owner)]
-    keys = [scores.column("image"), scores.column("prompt")]
+    asked: Any = text_hashes(choices.column("prompt"))
+    given: Any = text_hashes(scores.column("prompt"))
     if len(scores.column("dimension").unique()) > 1:
-        columns.append(choices.column("dimension").take(owner))
-        keys.append(scores.column("dimension"))
-    wanted = pc.binary_join_element_wise(*columns, _SEPARATOR)
-    given = pc.binary_join_element_wise(*keys, _SEPARATOR)
-    rows = pc.index_in(wanted, value_set=given.combine_chunks())
-    values = pc.take(scores.column("value"), rows.combine_chunks())
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
+        asked = text_hashes(choices.column("dimension"), asked)
+        given = text_hashes(scores.column("dimension"), given)
+    wanted = text_hashes(pc.list_flatten(choices.column("images")), np.repeat(asked, lengths))
+    rows = rows_of(wanted, text_hashes(scores.column("image"), given))
+    values = scores.column("value").to_numpy()
+    return np.append(values, np.nan)[rows]
 
 
 def scored_choices(

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from palate.errors import CheckpointError
-from palate.generation.lora_formats import Lora, looks_like_lora, lora_bytes, read_lora
+from palate.generation.calls import modules_of
+from palate.generation.families import Conditions, Family, denoiser_of, family_of
+from palate.generation.lora_formats import PARTS, Lora, looks_like_lora, lora_bytes, read_lora
 from palate.models.checkpoint import read_weights
 from palate.runs import hash_file
 
@@ -27,7 +28,6 @@ FILE_NAME: Final = "pytorch_lora_weights.safetensors"
 """The name under which diffusers looks for an adapter in a folder."""
 
 _NAMES = (FILE_NAME, "pytorch_lora_weights.bin")
-_PARTS = ("unet", "text_encoder")
 # bytes; far above a LoRA's, so that large weights are not read twice to tell what they are
 _LARGEST = 2**30
 
@@ -114,30 +114,47 @@ def attach_adapters(
     Raises:
         CheckpointError: layers that are not in this generator or of another shape, or an adapter that changes nothing.
     """
+    parts = _adaptable(pipeline, adapters[0][0] if adapters else None)
     before = _probe(pipeline)
     names = [f"palate{number}" for number in range(len(adapters))]
     for name, (adapter, strength) in zip(names, adapters, strict=True):
         lora = read_lora(adapter.path)
-        _check_fit(pipeline, adapter, lora)
+        _check_fit(pipeline, parts, adapter, lora)
         _load(pipeline, adapter, lora, name)
-        _check_complete(pipeline, adapter, lora, name)
+        _check_complete(pipeline, parts, adapter, lora, name)
         pipeline.set_adapters([name], [strength])
-        if torch.equal(before, _probe(pipeline)):
+        if _is_nothing(lora) or (before is not None and _same(before, _probe(pipeline))):
             raise CheckpointError(
                 f"{adapter.path}: the adapter was loaded at strength {strength} and changes nothing; "
                 "its weights are zero or meant for another model"
             )
     pipeline.set_adapters(names, [strength for _, strength in adapters])
-    if merge and pipeline.unet.dtype == torch.float32:
-        pipeline.fuse_lora(components=list(_PARTS), adapter_names=names)
+    if merge and denoiser_of(pipeline).dtype == torch.float32:
+        pipeline.fuse_lora(components=list(parts), adapter_names=names)
         pipeline.unload_lora_weights()
 
 
-def _check_fit(pipeline: Any, adapter: Adapter, lora: Lora) -> None:
+def _adaptable(pipeline: Any, adapter: Adapter | None) -> tuple[str, ...]:
+    """Give the parts of a pipeline that diffusers puts adapters on."""
+    takes = getattr(pipeline, "_lora_loadable_modules", ())
+    parts = tuple(part for part in PARTS if part in takes and part in modules_of(pipeline))
+    if adapter is not None and not parts:
+        raise CheckpointError(
+            f"{adapter.path}: diffusers puts no adapters on a generator of class {type(pipeline).__name__}"
+        )
+    return parts
+
+
+def _is_nothing(lora: Lora) -> bool:
+    """Tell whether every product of an adapter is zero because one of its factors is."""
+    return not any(layer.down.any() and layer.up.any() for layer in lora.layers.values())
+
+
+def _check_fit(pipeline: Any, parts: Sequence[str], adapter: Adapter, lora: Lora) -> None:
     """Find the weight that each layer of the adapter changes, and compare their shapes."""
     for name, layer in lora.layers.items():
         part, _, inner = name.partition(".")
-        weight = _weight(getattr(pipeline, part), inner)
+        weight = _weight(getattr(pipeline, part), inner) if part in parts else None
         if weight is None:
             raise CheckpointError(
                 f"{adapter.path}: does not fit this generator, which has no layer '{name}'"
@@ -183,15 +200,17 @@ def _load(pipeline: Any, adapter: Adapter, lora: Lora, name: str) -> None:
             ) from error
 
 
-def _check_complete(pipeline: Any, adapter: Adapter, lora: Lora, name: str) -> None:
+def _check_complete(
+    pipeline: Any, parts: Sequence[str], adapter: Adapter, lora: Lora, name: str
+) -> None:
     """Find every tensor of the adapter among the loaded weights, by its content."""
-    dtype = pipeline.unet.dtype
+    dtype = denoiser_of(pipeline).dtype
     given = Counter(
         _mark(value, dtype) for layer in lora.layers.values() for value in (layer.down, layer.up)
     )
     loaded = Counter(
         _mark(value, dtype)
-        for part in _PARTS
+        for part in parts
         for inner, value in getattr(pipeline, part).named_parameters()
         if "lora_" in inner and f".{name}." in inner
     )
@@ -206,24 +225,44 @@ def _mark(value: Tensor, dtype: torch.dtype) -> tuple[int, float]:
 
 
 @torch.inference_mode()
-def _probe(pipeline: Any) -> Float[Tensor, " numbers"]:
-    """Give the answers of denoiser and text model to one fixed small input, as a mark of what their weights are."""
-    unet = pipeline.unet
+def _probe(pipeline: Any) -> list[Tensor] | None:
+    """Give the answers of denoiser and text models to one fixed small input, as a mark of what their weights are.
+
+    None for a pipeline of no family, whose denoiser nobody here knows how to ask.
+    """
+    family = family_of(pipeline)
+    if family is None:
+        return None
+    denoiser = getattr(pipeline, family.denoiser)
     draw = torch.Generator("cpu").manual_seed(0)
-    side = 2 ** len(unet.config.block_out_channels)
-    latents = torch.randn(1, unet.config.in_channels, side, side, generator=draw)
-    width = unet.config.cross_attention_dim
-    text = torch.randn(1, 4, width if isinstance(width, int) else width[0], generator=draw)
-    condition = None
-    if unet.config.time_cond_proj_dim is not None:
-        condition = torch.zeros(1, unet.config.time_cond_proj_dim).to(unet.device, unet.dtype)
-    answer: Tensor = unet(
-        latents.to(unet.device, unet.dtype),
-        torch.tensor(500, device=unet.device),
-        encoder_hidden_states=text.to(unet.device, unet.dtype),
-        timestep_cond=condition,
-        return_dict=False,
-    )[0]
-    tokens = torch.arange(4, device=unet.device)[None]
-    read: Tensor = pipeline.text_encoder(tokens)[0]
-    return torch.cat([answer.flatten(), read.flatten()])
+    side = 2 ** len(denoiser.config.get("block_out_channels", (1, 1)))
+    noisy = torch.randn(1, denoiser.config.in_channels, side, side, generator=draw)
+    conditions = _some_conditions(family, denoiser.config, draw)
+    conditions = conditions.to(denoiser.device, denoiser.dtype)
+    time = torch.tensor([500], device=denoiser.device)
+    noisy = noisy.to(denoiser.device, denoiser.dtype)
+    answers = [family.predict(denoiser, noisy, time, conditions, (64, 64))]
+    for name in family.encoders:
+        if name in PARTS and (encoder := getattr(pipeline, name)) is not None:
+            read = encoder(torch.arange(4, device=encoder.device)[None], output_hidden_states=True)
+            # what is read of a text model: its last states or pooled vector, or the states before
+            answers += [read[0], read.hidden_states[-2]]
+    return answers
+
+
+def _some_conditions(family: Family, config: Any, draw: torch.Generator) -> Conditions:
+    """Draw four tokens' states, and a pooled vector if the denoiser reads one."""
+    if family.denoiser == "transformer":
+        states = torch.randn(1, 4, config.joint_attention_dim, generator=draw)
+        return Conditions(states, torch.randn(1, config.pooled_projection_dim, generator=draw))
+    width = config.cross_attention_dim
+    states = torch.randn(1, 4, width if isinstance(width, int) else width[0], generator=draw)
+    if config.addition_embed_type != "text_time":
+        return Conditions(states)
+    told = 6 * config.addition_time_embed_dim  # six numbers about the picture's size
+    pooled = config.projection_class_embeddings_input_dim - told
+    return Conditions(states, torch.randn(1, pooled, generator=draw))
+
+
+def _same(before: Sequence[Tensor], after: Sequence[Tensor] | None) -> bool:
+    return after is not None and all(map(torch.equal, before, after))

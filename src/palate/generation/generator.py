@@ -1,4 +1,4 @@
-"""A generator: a Stable Diffusion folder, with the adapters on it that are named."""
+"""A generator: the folder of a text-to-image pipeline, with the adapters on it that are named."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 from palate.errors import CheckpointError
 from palate.generation.adapters import Adapter, attach_adapters, read_adapter
-from palate.generation.quiet import quiet_bars
 from palate.runs import hash_file, hash_text
 
 _CONTENT = {".json", ".safetensors", ".txt", ".model"}
-_CLASS = "StableDiffusionPipeline"
+_OWN_LOOP = "StableDiffusionPipeline"
 _REMEMBERED = 256
+# of model_index.json: where and with what it was written, which changes no image
+_ABOUT = {"_diffusers_version", "_name_or_path"}
 
 
 @dataclass(slots=True)
@@ -62,9 +63,37 @@ class Generator:
 
     def truncated(self, prompts: Sequence[str]) -> list[str]:
         """List the prompts whose end the model cannot read."""
-        from palate.generation.text import tokenize
+        from palate.generation.families import cut_prompts
 
-        return [prompts[place] for place in tokenize(self.pipeline, prompts).truncated]
+        return [prompts[place] for place in cut_prompts(self.pipeline, prompts)]
+
+    @property
+    def mixes_prompts(self) -> bool:
+        """Whether images of several prompts may be made in one batch.
+
+        Only a family fills every prompt up to one length. Elsewhere the longest prompt of a batch may decide the
+        length of all, and an image would depend on its company.
+        """
+        from palate.generation.families import family_of
+
+        return family_of(self.pipeline) is not None
+
+    def sample(
+        self, prompts: Sequence[str], seeds: Sequence[int], plan: Mapping[str, Any]
+    ) -> tuple[Any, list[bool]]:
+        """Make one image for each prompt and seed, "images 3 height width" in [0, 1], and say which were blackened.
+
+        StableDiffusionPipeline has a loop of our own, other classes their own call; ``plan`` as in
+        ``generation.calls.sample_by_call``.
+        """
+        from palate.generation.calls import sample_by_call
+        from palate.generation.sampling import Sampling, sample
+
+        if type(self.pipeline).__name__ != _OWN_LOOP:
+            return sample_by_call(self.pipeline, prompts, seeds, plan)
+        how = Sampling(**{name: plan[name] for name in Sampling.__slots__})
+        negative = self.encode([plan["negative_prompt"]])
+        return sample(self.pipeline, self.encode(prompts), negative, seeds, how)
 
 
 def load_generator(
@@ -76,10 +105,11 @@ def load_generator(
     precision: str = "float32",
     merge: bool = True,
 ) -> Generator:
-    """Load a Stable Diffusion folder in diffusers format, from the disk only, with adapters if some are given.
+    """Load a text-to-image pipeline in diffusers format, from the disk only, with adapters if some are given.
 
     Args:
-        folder: what ``StableDiffusionPipeline.save_pretrained`` writes; weights as safetensors.
+        folder: what the ``save_pretrained`` of any text-to-image pipeline of diffusers writes; weights as
+            safetensors. Code in the folder is never run.
         adapter: a LoRA file, or the folder that holds ``pytorch_lora_weights.safetensors``; or several, each with
             its strength. Their order changes nothing.
         strength: multiplies every adapter; at 0 an adapter is left out.
@@ -92,31 +122,39 @@ def load_generator(
     """
     import torch
 
+    from palate.generation.calls import load_pipeline
+    from palate.generation.families import denoiser_of, family_of
+
     base = folder_fingerprint(folder)
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(
         precision
     )
     if dtype is None:
         raise CheckpointError(f"precision '{precision}': expected float32, bfloat16 or float16")
-    pipeline = _load_pipeline(folder, dtype).to(device)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        if part.dtype != dtype:
-            part.to(dtype)
-    if device == "cpu":
+    pipeline = load_pipeline(folder, dtype).to(device)
+    if device == "cpu" and family_of(pipeline) is not None:
         # the convolutions of small latents are about a tenth faster with the channel last
-        pipeline.unet.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
+        for part in (denoiser_of(pipeline), pipeline.vae):
+            part.to(memory_format=torch.channels_last)
     used = _chosen(adapter, strength)
     if used:
         attach_adapters(pipeline, used, merge=merge)
     marks = [mark for one, weight in used for mark in (one.fingerprint, repr(weight))]
     return Generator(
         pipeline,
-        name="+".join([folder.resolve().name, *(one.name for one, _ in used)]),
+        name="+".join([_folder_name(folder), *(one.name for one, _ in used)]),
         fingerprint=hash_text(base, precision, *marks),
         base=base,
         adapters=tuple(used),
     )
+
+
+def _folder_name(folder: Path) -> str:
+    """Give the folder's name, or the repository's where it lies in the Hub's cache under a commit."""
+    *_, repository, snapshots, name = ("", "", *folder.resolve().parts)
+    if snapshots == "snapshots" and repository.startswith("models--"):
+        return repository.rpartition("--")[2]
+    return name
 
 
 def _chosen(
@@ -133,39 +171,15 @@ def folder_fingerprint(folder: Path) -> str:
     """Hash everything in a diffusers folder that can change an image: weights, configurations, vocabularies.
 
     Raises:
-        CheckpointError: the folder is missing or no StableDiffusionPipeline.
+        CheckpointError: the folder is missing or no pipeline in diffusers format.
     """
-    index = folder / "model_index.json"
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such generator folder")
-    if not index.is_file():
-        raise CheckpointError(
-            f"{folder}: no model_index.json, expected a {_CLASS} folder in diffusers format"
-        )
-    try:
-        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: expected a JSON object: {error}") from error
-    if kind != _CLASS:
-        raise CheckpointError(f"{index}: a pipeline of class {kind!r}, expected {_CLASS}")
+    from palate.generation.calls import read_index
+
+    index = read_index(folder)
     files = sorted(path for path in folder.glob("*/*") if path.suffix in _CONTENT)
-    return hash_text(
-        *(f"{path.relative_to(folder).as_posix()} {hash_file(path)}" for path in files)
-    )
-
-
-def _load_pipeline(folder: Path, dtype: Any) -> Any:
-    with quiet_bars():
-        from diffusers import StableDiffusionPipeline
-
-        try:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                str(folder), dtype=dtype, local_files_only=True, use_safetensors=True
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            first = str(error).strip().split("\n")[0]
-            raise CheckpointError(f"{folder}: could not be loaded as {_CLASS}: {first}") from error
-    pipeline.set_progress_bar_config(disable=True)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        part.eval().requires_grad_(requires_grad=False)
-    return pipeline
+    marks = [f"{path.relative_to(folder).as_posix()} {hash_file(path)}" for path in files]
+    if index.get("_class_name") != _OWN_LOOP:
+        # the class and its options decide too; for the oldest class the files were enough
+        said = {name: value for name, value in index.items() if name not in _ABOUT}
+        marks.append(json.dumps(said, sort_keys=True))
+    return hash_text(*marks)

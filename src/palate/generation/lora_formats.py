@@ -25,6 +25,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from palate.errors import CheckpointError
+from palate.generation.kohya_names import (
+    KOHYA_PARTS,
+    TRANSFORMER_BLOCKS,
+    dotted_name,
+    kohya_names,
+)
 from palate.models.checkpoint import read_weights
 from palate.models.pickles import shown
 
@@ -34,6 +40,9 @@ Form = Literal["diffusers", "kohya"]
 METADATA: Final = "palate"
 """The entry of the file's metadata that holds what Palate says about the adapter, as JSON."""
 
+PARTS: Final = ("unet", "transformer", "text_encoder", "text_encoder_2")
+"""The parts of a pipeline that an adapter may change."""
+
 _PEFT = "lora_adapter_metadata"  # where diffusers keeps peft's configuration
 
 _KEYS: Final = {
@@ -42,11 +51,11 @@ _KEYS: Final = {
         r"\.(?P<side>down|up)\.weight"
     ),
     "kohya": re.compile(
-        r"lora_(?P<part>unet|te1|te)_(?P<layer>[a-z0-9_]+)"
+        r"lora_(?P<part>unet|te1|te2|te)_(?P<layer>[a-z0-9_]+)"
         r"\.(?P<side>lora_down\.weight|lora_up\.weight|alpha)"
     ),
     "diffusers": re.compile(
-        r"(?P<part>unet|text_encoder)\.(?P<layer>.+)"
+        r"(?P<part>unet|transformer|text_encoder|text_encoder_2)\.(?P<layer>.+)"
         r"\.(?P<side>lora_A|lora_B|lora\.down|lora\.up|lora_linear_layer\.down|lora_linear_layer\.up)\.weight"
     ),
 }
@@ -54,12 +63,6 @@ _DOWN: Final = ("down", "lora_down.weight", "lora_A", "lora.down", "lora_linear_
 _UP: Final = ("up", "lora_up.weight", "lora_B", "lora.up", "lora_linear_layer.up")
 _SIDES: Final = dict.fromkeys(_DOWN, "down") | dict.fromkeys(_UP, "up") | {"alpha": "alpha"}
 _TYPES: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-
-# kohya writes the dots of a name as underscores; these are the words that had one before
-_WORDS: Final = re.compile(
-    r"(?:down|up|transformer)_blocks|mid_block|to_(?:q|k|v|out)|proj_(?:in|out)|conv_(?:in|out|shortcut)"
-    r"|time_(?:embedding|emb_proj)|linear_[12]|text_model|self_attn|(?:q|k|v|out)_proj|[a-z0-9]+"
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,21 +124,34 @@ def read_lora(path: Path) -> Lora:
 
 
 def layers_of_peft(
-    weights: Mapping[str, Tensor], alpha: float, where: Path
+    weights: Mapping[str, Tensor], alpha: float, where: Path, part: str = "unet"
 ) -> dict[str, LoraLayer]:
-    """Give the layers of the denoiser's weights as ``peft.get_peft_model_state_dict`` names them."""
-    tensors = {f"unet.{name}": value.detach().cpu() for name, value in weights.items()}
-    return _collect(where, "diffusers", tensors, {"unet": (alpha, {}, False)})
+    """Give the layers of a part's weights as ``peft.get_peft_model_state_dict`` names them.
+
+    The part is the denoiser, ``unet`` or ``transformer``, or a text model; see ``PARTS``.
+    """
+    tensors = {f"{part}.{name}": value.detach().cpu() for name, value in weights.items()}
+    return _collect(where, "diffusers", tensors, {part: (alpha, {}, False)})
 
 
 def lora_bytes(lora: Lora, form: Form) -> bytes:
-    """Write a LoRA as a safetensors file of a form; equal adapters are equal bytes."""
+    """Write a LoRA as a safetensors file of a form; equal adapters are equal bytes.
+
+    Raises:
+        CheckpointError: kohya's form for a transformer, of which its readers agree on no names.
+    """
+    if form == "kohya" and (odd := [n for n in lora.layers if n.startswith("transformer.")]):
+        raise CheckpointError(
+            f"the layer '{odd[0]}' has no name in the form 'kohya', whose readers do not agree on names "
+            "for a transformer (SD3, Flux); write the form 'diffusers', which they read too"
+        )
+    names = _written_names(lora.layers, form)
     metadata = {"format": "pt"}
     if lora.details:
         metadata[METADATA] = json.dumps(dict(lora.details), ensure_ascii=False, sort_keys=True)
     tensors: dict[str, Tensor] = {}
     for name, layer in lora.layers.items():
-        down, up = _written_names(name, form)
+        down, up = names[name]
         tensors |= {down: layer.down.contiguous().clone(), up: layer.up.contiguous().clone()}
         if form == "kohya":
             tensors[f"{down.partition('.')[0]}.alpha"] = _alpha_tensor(layer.alpha)
@@ -192,7 +208,7 @@ _Alphas = dict[str, tuple[float | None, dict[str, float], bool]]
 def _peft_alphas(path: Path, config: Mapping[str, Any]) -> _Alphas:
     """Take from peft's configuration each part's alpha, the exceptions, and whether it counts by √rank."""
     alphas: _Alphas = {}
-    for part in ("unet", "text_encoder"):
+    for part in PARTS:
         pattern = config.get(f"{part}.alpha_pattern") or {}
         common = config.get(f"{part}.lora_alpha")
         given = {**(pattern if isinstance(pattern, dict) else {"alpha_pattern": pattern})}
@@ -223,7 +239,7 @@ def _collect(
                 f"{path}: its tensor '{shown(name)}' is no part of a LoRA in the form '{form}', "
                 "as its other tensors are; it is not read in part"
             )
-        layer, side = _layer_name(form, match), _SIDES[match["side"]]
+        layer, side = _layer_name(path, form, match), _SIDES[match["side"]]
         if side in found.setdefault(layer, {}):
             raise CheckpointError(f"{path}: gives the layer '{layer}' twice, once as '{name}'")
         if side != "alpha" and tensor.dtype not in _TYPES:
@@ -236,16 +252,20 @@ def _collect(
     return {layer: _whole_layer(path, layer, sides, alphas) for layer, sides in found.items()}
 
 
-def _layer_name(form: str, match: re.Match[str]) -> str:
+def _layer_name(path: Path, form: str, match: re.Match[str]) -> str:
     """Give the layer that a tensor's name speaks of, as diffusers calls it, with its part in front."""
-    layer = match["layer"]
+    layer, part = match["layer"], match["part"] or "unet"
     if form == "processors":
         last = "to_out.0" if match["last"] == "to_out" else match["last"]
         layer = f"{layer}.{last}"
     if form == "kohya":
-        layer = ".".join(_WORDS.findall(layer))
-    part = "unet" if match["part"] in {None, "unet"} else "text_encoder"
-    if part == "text_encoder":
+        part, layer = KOHYA_PARTS[part], dotted_name(layer)
+        if TRANSFORMER_BLOCKS.match(layer):
+            raise CheckpointError(
+                f"{path}: its tensor '{shown(match[0])}' is of a transformer (SD3, Flux) in the form 'kohya', "
+                "which is read for UNets only; expected the form 'diffusers'"
+            )
+    if part.startswith("text_encoder") and not layer.startswith("text_projection"):
         # transformers dropped this level in its version 5, files keep it
         layer = f"text_model.{layer.removeprefix('text_model.')}"
     return f"{part}.{layer}"
@@ -292,14 +312,21 @@ def _fits(key: str, layer: str) -> bool:
 # ------------------------------------------------------------------------------------------ writing
 
 
-def _written_names(name: str, form: Form) -> tuple[str, str]:
-    """Give the names of a layer's ``down`` and ``up`` in a form."""
-    part, _, layer = name.partition(".")
+def _written_names(layers: Iterable[str], form: Form) -> dict[str, tuple[str, str]]:
+    """Give the names of each layer's ``down`` and ``up`` in a form."""
+    listed = list(layers)
     if form == "kohya":
-        head = f"lora_{'unet' if part == 'unet' else 'te'}_{layer.replace('.', '_')}"
-        return f"{head}.lora_down.weight", f"{head}.lora_up.weight"
-    head = f"{name}.{'lora' if part == 'unet' else 'lora_linear_layer'}"
-    return f"{head}.down.weight", f"{head}.up.weight"
+        heads = kohya_names(listed)
+        return {n: (f"{heads[n]}.lora_down.weight", f"{heads[n]}.lora_up.weight") for n in listed}
+    names = {}
+    for name in listed:
+        part = name.partition(".")[0]
+        if part == "transformer":  # as diffusers' scripts for transformers write them
+            names[name] = f"{name}.lora_A.weight", f"{name}.lora_B.weight"
+        else:
+            head = f"{name}.{'lora' if part == 'unet' else 'lora_linear_layer'}"
+            names[name] = f"{head}.down.weight", f"{head}.up.weight"
+    return names
 
 
 def _alpha_tensor(alpha: float) -> Tensor:
@@ -324,7 +351,7 @@ def _peft_metadata(lora: Lora) -> dict[str, str]:
     Only what every version of peft knows, so that older ones read the file too.
     """
     config: dict[str, Any] = {}
-    for part in ("unet", "text_encoder"):
+    for part in PARTS:
         layers = {
             name.removeprefix(f"{part}.").removeprefix("text_model."): layer
             for name, layer in lora.layers.items()

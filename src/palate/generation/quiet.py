@@ -11,9 +11,14 @@ _KNOWN = {
     "transformers.utils.import_utils": "requires torchvision (not installed)",
     # Palate counts cut prompts and reports the number once.
     "transformers.tokenization_utils_base": "sequence length is longer than",
-    # An adapter of the denoiser alone; Palate counts the tensors that found a place.
-    "diffusers.loaders.lora_base": "No LoRA keys associated to CLIPTextModel",
+    # An adapter of one part alone; Palate counts the tensors that found a place.
+    "diffusers.loaders.lora_base": "No LoRA keys associated to",
+    # A component that a pipeline is without; the folder says so.
+    "diffusers.pipelines.pipeline_utils": "of type <class 'NoneType'> cannot be saved",
+    "diffusers.loaders.peft": "No LoRA keys associated to",
 }
+# Palate counts cut prompts; each class of pipeline says it under its own name, all through one handler.
+_CUT = "The following part of your input was truncated"
 
 
 class _Known(logging.Filter):
@@ -33,14 +38,18 @@ def quiet_messages() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(known, _Known) for known in logger.filters):
             logger.addFilter(_Known(text))
+    for handler in logging.getLogger("diffusers").handlers:
+        if not any(isinstance(known, _Known) for known in handler.filters):
+            handler.addFilter(_Known(_CUT))
 
 
 @contextmanager
 def quiet_bars() -> Iterator[None]:
     """Hide the libraries' own progress bars inside the block: Palate shows one of its own."""
-    quiet_messages()
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
+
+    quiet_messages()
 
     shown = [
         module for module in (of_diffusers, of_transformers) if module.is_progress_bar_enabled()

@@ -26,11 +26,24 @@ class Sampling:
     eta: float = 0.0
 
 
-def image_size(pipeline: Any) -> tuple[int, int]:
-    """Give the height and width in pixels that the denoiser was trained at."""
-    sample = pipeline.unet.config.sample_size
-    height, width = (sample, sample) if isinstance(sample, int) else tuple(sample)
-    return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
+def in_batches(prompts: Sequence[str], size: int, *, mixed: bool) -> list[list[int]]:
+    """Give the places of some images batch by batch, in their order.
+
+    Unless ``mixed``, a batch has images of one prompt only: it ends where the prompt changes.
+
+    >>> in_batches(["a", "a", "a", "b"], 2, mixed=True)
+    [[0, 1], [2, 3]]
+    >>> in_batches(["a", "a", "a", "b"], 2, mixed=False)
+    [[0, 1], [2], [3]]
+    """
+    batches: list[list[int]] = []
+    for place, prompt in enumerate(prompts):
+        last = batches[-1] if batches else []
+        if last and len(last) < size and (mixed or prompts[last[0]] == prompt):
+            last.append(place)
+        else:
+            batches.append([place])
+    return batches
 
 
 def initial_noise(

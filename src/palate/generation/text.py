@@ -1,4 +1,4 @@
-"""Prompts to the text embeddings of a diffusion pipeline, once per distinct prompt."""
+"""Prompts to the text embeddings of Stable Diffusion 1.x and 2.x, once per distinct prompt."""
 
 from __future__ import annotations
 
@@ -28,17 +28,6 @@ class Tokens:
     def __len__(self) -> int:
         """Give the number of prompts."""
         return len(self.ids)
-
-    def __getitem__(self, rows: Tensor | slice) -> Tokens:
-        """Give the tokens of some of the prompts."""
-        places = torch.arange(len(self))[rows].tolist()
-        return Tokens(self.ids[rows], self.mask[rows], [self.given[place] for place in places])
-
-    @property
-    def truncated(self) -> list[int]:
-        """Positions of the prompts whose end the model does not see."""
-        length = self.ids.shape[1]
-        return [position for position, count in enumerate(self.given) if count > length]
 
 
 def tokenize(pipeline: Any, prompts: Sequence[str]) -> Tokens:

@@ -18,9 +18,10 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from palate.adaptation.adapt import AdaptSettings, adapt
+from palate.adaptation.adapt import adapt
 from palate.adaptation.examples import image_files
-from palate.adaptation.label import LabelSettings, write_labels
+from palate.adaptation.labelling.label import LabelSettings, write_labels
+from palate.adaptation.settings import AdaptSettings
 from palate.data.splits import SplitSettings, split_dataset, write_split
 from palate.data.tables import load_dataset, read_table, relocate_images, write_table
 from palate.generation.generate import GenerateSettings, generate

@@ -226,7 +226,7 @@ def _thumbs(judged: Judged, scores: Any, places: Any) -> list[dict[str, Any]]:
 
 def _adapt_section(loop: Loop) -> dict[str, Any]:
     settings = loop.adapt_settings(0)
-    curves = json.loads((loop.out / "adapt-0" / "curves.json").read_text())
+    curves = json.loads((loop.out / "adapt-0" / "curves.json").read_text())["train"]
     roles = ("preferred", "rejected", "regularisation")
     lines = {
         role: [(point["step"], point[role]) for point in curves if point.get(role) is not None]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +24,9 @@ _ID = re.compile(
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # What a folder of weights consists of. A pickle is fetched only if its name is given.
 _FOLDER = ("*.json", "*.txt", "*.safetensors", "*.model")
+# In a pipeline's component: no weights of another precision (model.fp16.safetensors), no second copy.
+_COMPONENT = re.compile(r"[^./]+\.(?:safetensors|txt|model|json)|[^./]+\.safetensors\.index\.json")
+_INDEX = "model_index.json"
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _WEIGHTS = (*_PICKLES, ".safetensors")
 
@@ -48,6 +52,7 @@ class _Wanted:
     repo: str
     revision: str | None
     file: str | None
+    pipeline: bool = False
 
     def at(self, commit: str) -> str:
         """The id with this commit, which finds the same weights again."""
@@ -71,7 +76,27 @@ def locate(weights: str | Path, *, say: Callable[[str], None] = _to_stderr) -> L
     path = Path(weights)
     if path.exists():
         return Located(path, path.name or path.resolve().name, None)
-    wanted = _parse(str(weights))
+    return _find(_parse(str(weights), "weights file or folder"), say)
+
+
+def locate_pipeline(folder: str | Path, *, say: Callable[[str], None] = _to_stderr) -> Located:
+    """Find the folder of a pipeline of diffusers at a path, or by a Hub id, as ``locate`` does.
+
+    An id is ``org/name`` or ``org/name@revision``. Of its files come ``model_index.json`` and what the components
+    named there consist of, with weights as safetensors in the precision they were published in: no pickles, no half
+    precision beside the whole, no single-file copy. Raises CheckpointError.
+    """
+    path = Path(folder)
+    if path.exists():
+        return Located(path, path.name or path.resolve().name, None)
+    wanted = _parse(str(folder), "generator folder")
+    if wanted.file is not None:
+        raise CheckpointError(f"{folder}: no such generator folder, and no Hub id such as org/name")
+    return _find(replace(wanted, pipeline=True), say)
+
+
+def _find(wanted: _Wanted, say: Callable[[str], None]) -> Located:
+    """Find weights by their Hub id."""
     from huggingface_hub import is_offline_mode
 
     with _in_a_sentence(wanted):
@@ -83,10 +108,10 @@ def locate(weights: str | Path, *, say: Callable[[str], None] = _to_stderr) -> L
         return _online(wanted, say, pinned=pinned)
 
 
-def _parse(weights: str) -> _Wanted:
+def _parse(weights: str, what: str) -> _Wanted:
     """Take a Hub id apart, or say that there is no such path."""
     match = _ID.fullmatch(weights)
-    absent = f"{weights}: no such weights file or folder"
+    absent = f"{weights}: no such {what}"
     if match is None:
         raise CheckpointError(absent)
     repo, file = match["repo"], match["file"]
@@ -128,7 +153,10 @@ def _online(wanted: _Wanted, say: Callable[[str], None], *, pinned: bool) -> Loc
     info = HfApi().model_info(wanted.repo, revision=wanted.revision, files_metadata=True)
     commit = str(info.sha)
     sizes = {entry.rfilename: entry.size for entry in info.siblings or ()}
-    names = _files(wanted, commit, list(sizes))
+    if wanted.pipeline:
+        names = _pipeline_files(wanted, commit, list(sizes), say)
+    else:
+        names = _files(wanted, commit, list(sizes))
     new = [name for name in names if _cached_file(wanted, commit, name) is None]
     if new:
         what = wanted.file or f"{len(new)} files"
@@ -140,7 +168,8 @@ def _online(wanted: _Wanted, say: Callable[[str], None], *, pinned: bool) -> Loc
         path = Path(hf_hub_download(wanted.repo, wanted.file, revision=commit))
     else:
         if new:
-            snapshot_download(wanted.repo, revision=commit, allow_patterns=list(_FOLDER))
+            allowed = names if wanted.pipeline else list(_FOLDER)
+            snapshot_download(wanted.repo, revision=commit, allow_patterns=allowed)
         path = _snapshot(wanted, commit)
     if not pinned:
         # Offline, the same words find the same commit; a cache that cannot be written still serves.
@@ -166,6 +195,71 @@ def _files(wanted: _Wanted, commit: str, there: Sequence[str]) -> list[str]:
     return names
 
 
+def _pipeline_files(
+    wanted: _Wanted, commit: str, there: Sequence[str], say: Callable[[str], None]
+) -> list[str]:
+    """Give a pipeline's files, as its index names them, or refuse in a sentence."""
+    from huggingface_hub import hf_hub_download
+
+    where = f"{wanted.written}: {wanted.repo} at commit {commit[:7]}"
+    if _INDEX not in there:
+        raise CheckpointError(f"{where} has no {_INDEX}, expected a pipeline in diffusers format")
+    if _cached_file(wanted, commit, _INDEX) is None:
+        say(f"fetching {_INDEX} of {wanted.at(commit)}, which names its parts")
+    index = Path(hf_hub_download(wanted.repo, _INDEX, revision=commit))
+    names = [_INDEX]
+    for component in _components(index):
+        inside = (n.removeprefix(f"{component}/") for n in there if n.startswith(f"{component}/"))
+        files = [name for name in inside if _COMPONENT.fullmatch(name)]
+        if not _has_weights(files):
+            raise CheckpointError(
+                f"{where} has no {component} with safetensors files, expected what {_INDEX} names"
+            )
+        names += [f"{component}/{name}" for name in files]
+    return names
+
+
+def _components(index: Path) -> list[str]:
+    """List the components that a pipeline's index names; one that is left out is null there."""
+    try:
+        content = json.loads(index.read_text("utf-8"))
+        listed = [n for n, given in content.items() if isinstance(given, list) and any(given)]
+        return [name for name in listed if not name.startswith("_")]
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: expected a JSON object: {error}") from error
+
+
+def _has_weights(names: Sequence[str]) -> bool:
+    """Tell whether a component's files are enough: a model needs safetensors, a tokenizer or scheduler does not.
+
+    A model has a ``config.json`` and no settings under another name but those for writing texts.
+    """
+    settings = {name for name in names if name.endswith("_config.json")}
+    model = "config.json" in names and settings <= {"generation_config.json"}
+    return bool(names) and (not model or any(name.endswith(".safetensors") for name in names))
+
+
+def _is_whole_pipeline(folder: Path) -> bool:
+    """Tell whether a folder of the local cache has all that its index names, every piece of its weights too."""
+    if not (folder / _INDEX).is_file():
+        return False
+    for component in _components(folder / _INDEX):
+        files = {path.name for path in (folder / component).glob("*") if path.is_file()}
+        if not _has_weights([name for name in files if _COMPONENT.fullmatch(name)]):
+            return False
+        if not all(_pieces(path) <= files for path in (folder / component).glob("*.index.json")):
+            return False
+    return True
+
+
+def _pieces(index: Path) -> set[str]:
+    """Give the files that weights in several pieces consist of; what cannot be read is a piece that is not there."""
+    try:
+        return set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return {""}
+
+
 def _cached(wanted: _Wanted, commit: str, *, trusting: bool = False) -> Located | None:
     """Find weights in the local cache without asking anyone.
 
@@ -173,6 +267,9 @@ def _cached(wanted: _Wanted, commit: str, *, trusting: bool = False) -> Located 
     """
     if wanted.file is not None:
         path = _cached_file(wanted, commit, wanted.file)
+    elif wanted.pipeline:
+        path = _snapshot(wanted, commit)
+        path = path if _is_whole_pipeline(path) else None
     else:
         path = _cached_folder(wanted, commit, trusting=trusting)
     return None if path is None else Located(path, wanted.at(commit), commit)

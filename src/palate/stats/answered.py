@@ -38,9 +38,11 @@ def answered_duels(choices: Any) -> Answered:
     Equal ranks below the best of a pick say nothing (`compared_duels`). Where the details hold ratings or
     means of the images, the ranks are made of these, so that equal ones are ties in every place.
     """
-    lengths = list_lengths(choices.column("images"))
+    lengths, pairs = list_lengths(choices.column("images")), duels(choices)
+    if not (lengths > 2).any():
+        # two images were compared, even where they tie
+        return Answered(pairs, np.ones(len(pairs), dtype=bool), np.zeros(len(lengths), dtype=bool))
     bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    pairs = duels(choices)
     ranks = pc.list_flatten(choices.column("ranks")).to_numpy().astype(np.int64)
     rated = _rated(choices.column("details"))
     *_, compared = compared_duels(ranks, bounds)

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.data.codes import dense_codes
 from palate.data.position import wilson
 from palate.errors import DataError
 from palate.stats.numbers import finite
@@ -110,6 +111,7 @@ def mean_estimate(
     *,
     average: Average = "micro",
     bootstrap: Bootstrap | None = None,
+    drawn: bool = True,
 ) -> Estimate:
     """Mean of values with an interval that resamples clusters.
 
@@ -117,7 +119,8 @@ def mean_estimate(
     `micro` averages all rows; `macro` averages within each cluster first and then the clusters.
     The interval is the percentile bootstrap, widened for few clusters as Hesterberg (2015, "What
     teachers should know about the bootstrap", section 5.1) describes. The order of the rows does
-    not matter. Raises `DataError` for no rows, or for values that are no numbers.
+    not matter. Without `drawn` the bounds are not a number, for those who put others in their place. Raises
+    `DataError` for no rows, or for values that are no numbers.
     """
     bootstrap = bootstrap or Bootstrap()
     rows = np.asarray(values, dtype=np.float64)
@@ -130,7 +133,7 @@ def mean_estimate(
     counts: Any = np.bincount(codes).astype(np.float64)
     if average == "macro":
         sums, counts = sums / counts, np.ones(len(counts))
-    low, high = _percentiles(sums, counts, bootstrap)
+    low, high = _percentiles(sums, counts, bootstrap) if drawn else (math.nan, math.nan)
     return Estimate(
         value=float(sums.sum() / counts.sum()),
         low=low,
@@ -175,19 +178,16 @@ def person_codes(raters: Column | None, count: int) -> tuple[NDArray[np.int64], 
 
 def _numbered(labels: NDArray[Any]) -> tuple[list[Any], NDArray[np.int64]]:
     """Number labels from 0 in sorted order; as `np.unique`, without sorting a million of them."""
-    if (
-        labels.dtype.kind in "iu"
-        and len(labels)
-        and 0 <= labels.min() <= labels.max() < 8 * len(labels)
-    ):
-        there = np.zeros(int(labels.max()) + 1, bool)
-        there[labels] = True
-        return np.flatnonzero(there).tolist(), (np.cumsum(there) - 1)[labels]
+    if labels.dtype.kind in "iu" and len(labels):
+        codes = dense_codes(labels)
+        known = np.empty(int(codes.max()) + 1, labels.dtype)
+        known[codes] = labels
+        return known.tolist(), codes
     if labels.dtype.kind in "OU":
         names = labels.tolist()
-        known = sorted(set(names))
-        places = {name: place for place, name in enumerate(known)}
-        return known, np.fromiter(map(places.__getitem__, names), np.int64, len(names))
+        different = sorted(set(names))
+        places = {name: place for place, name in enumerate(different)}
+        return different, np.fromiter(map(places.__getitem__, names), np.int64, len(names))
     found, codes = np.unique(labels, return_inverse=True)
     return found.tolist(), codes.astype(np.int64)
 

@@ -94,7 +94,7 @@ def fit(
     settings: LoopSettings,
     folder: Path,
     *,
-    evaluate: Callable[[], Mapping[str, float]] | None = None,
+    evaluate: Callable[[int], Mapping[str, float]] | None = None,
     after_step: Callable[[], None] | None = None,
     processes: Processes | None = None,
     label: str = "training",
@@ -102,10 +102,10 @@ def fit(
     """Train parameters in place, and go on where an interrupted training of this folder stopped.
 
     ``losses_at(step)`` yields the loss of a step, counted from 0, in one or more parts, with numbers to
-    log; each part is differentiated before the next is asked for. It must depend on nothing but the step
+    log, of which the mean over the parts counts; each part is differentiated before the next is asked for. It must depend on nothing but the step
     and the parameters: draw random numbers from a seed that contains the step. Then a training that was
-    killed and resumed ends bit for bit as one that was not. ``evaluate`` gives validation numbers; the
-    parameters with the highest ``accuracy`` are kept. ``after_step`` runs after each update, for constraints.
+    killed and resumed ends bit for bit as one that was not. ``evaluate`` is told how many steps were taken and gives
+    validation numbers; the parameters with the highest ``accuracy`` are kept, where there is one. ``after_step`` runs after each update, for constraints.
     At the end the parameters hold the best values. Raises RunError if the loss, a score or a parameter is not finite;
     a state that was saved before stays as it is.
 
@@ -179,16 +179,18 @@ class _State:
             group["lr"] = learning_rate(step, self.settings)
         self.optimiser.zero_grad(set_to_none=True)
         totals: list[Tensor] = []
-        told: dict[str, Tensor] = {}
+        told: dict[str, list[Tensor]] = {}
         for total, parts in losses:
             self.processes.backward(total)
             totals.append(total.detach())
-            told |= parts
+            for name, value in parts.items():
+                told.setdefault(name, []).append(value.detach())
         if self.settings.clip:
             torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.clip)
         self.optimiser.step()
         self.step = step + 1
-        return torch.stack(totals).sum(), told
+        means = {name: torch.stack(values).nanmean() for name, values in told.items()}
+        return torch.stack(totals).sum(), means
 
     @torch.no_grad()
     def average(self) -> None:
@@ -215,12 +217,12 @@ class _State:
         self.processes.log(point, self.step, group="train")
         waiting.clear()
 
-    def evaluate(self, evaluate: Callable[[], Mapping[str, float]]) -> None:
+    def evaluate(self, evaluate: Callable[[int], Mapping[str, float]]) -> None:
         """Validate the averaged parameters, and keep them if they are the best."""
         own = self.values() if self.ema else {}
         _put(self.parameters, self.ema)
         try:
-            numbers = dict(evaluate())
+            numbers = dict(evaluate(self.step))
         except DataError as error:  # the statistics take no score that is not a number
             raise RunError(
                 f"the validation after step {self.step} failed: {error}; expected finite scores, "
@@ -228,7 +230,7 @@ class _State:
             ) from error
         self.found.validation.append({"step": float(self.step)} | numbers)
         self.processes.log(numbers, self.step, group="validation")
-        if numbers["accuracy"] > self.found.best_value:
+        if numbers.get("accuracy", -math.inf) > self.found.best_value:
             self.found.best_value, self.found.best_step = numbers["accuracy"], self.step
             self.found.best = self.values()
         _put(self.parameters, own)

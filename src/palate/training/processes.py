@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from palate.errors import SettingsError
+from palate.runs import Run, start_run
 
 T = TypeVar("T")
 
 LOGS = "logs"
+_PATIENCE = timedelta(hours=12)
 
 
 class Processes:
@@ -109,7 +112,11 @@ def start_processes(device: str, folder: Path, trackers: Sequence[str] = ()) -> 
         return Processes()
     from accelerate import Accelerator
     from accelerate.tracking import get_available_trackers
-    from accelerate.utils import ProjectConfiguration
+    from accelerate.utils import (
+        DistributedDataParallelKwargs,
+        InitProcessGroupKwargs,
+        ProjectConfiguration,
+    )
 
     there = [str(getattr(one, "value", one)) for one in get_available_trackers()]
     for name in trackers:
@@ -118,9 +125,36 @@ def start_processes(device: str, folder: Path, trackers: Sequence[str] = ()) -> 
                 f"no tracker '{name}', expected one of {', '.join(there) or 'none: none is installed'}"
             )
     where = ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / LOGS))
+    # buffers are equal everywhere, and processes may make different numbers of forwards in a step
+    sharing = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # one process may measure or write for long while the others wait
+    joining = InitProcessGroupKwargs(timeout=_PATIENCE)
     return Processes(
-        Accelerator(cpu=device == "cpu", log_with=list(trackers) or None, project_config=where)
+        Accelerator(
+            cpu=device == "cpu",
+            log_with=list(trackers) or None,
+            project_config=where,
+            kwargs_handlers=[sharing, joining],
+        )
     )
+
+
+@contextmanager
+def start_shared_run(
+    processes: Processes,
+    verb: str,
+    out: Path,
+    settings: Any,
+    inputs: Mapping[str, str],
+    *,
+    overwrite: bool,
+) -> Iterator[Run | None]:
+    """Open the run in the first process, see ``palate.runs.start_run``; the others have none."""
+    if not processes.first:
+        yield None
+        return
+    with start_run(verb, out, settings, inputs, overwrite=overwrite) as run:
+        yield run
 
 
 def device_of(processes: Processes, device: str) -> torch.device:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from palate.data.tables import Dataset
 from palate.errors import SettingsError
-from palate.runs import Run, hash_text, start_run, write_atomic
+from palate.runs import Run, hash_text, write_atomic
 from palate.scoring.inputs import hash_table
 from palate.training.batches import (
     Batch,
@@ -31,7 +30,7 @@ from palate.training.learners.make import learner_of
 from palate.training.loop import STATE, Fitted, Losses, fit
 from palate.training.losses import weighted_mean
 from palate.training.objectives import OBJECTIVES, Objective, prepared
-from palate.training.processes import Processes, start_processes
+from palate.training.processes import Processes, start_processes, start_shared_run
 from palate.training.settings import TrainSettings
 from palate.training.stores import Shelf
 
@@ -65,30 +64,13 @@ def train(
     inputs = {"choices": digest(dataset), "base": base.fingerprint()}
     if validation is not None:
         inputs["validation"] = digest(validation)
-    with _run_of(processes, out, settings, inputs, overwrite=overwrite) as run:
+    with start_shared_run(processes, "train", out, settings, inputs, overwrite=overwrite) as run:
         done = processes.same(run.result if run and run.finished else None)
         if done is None:
             learner = learner_of(base, settings)
             done = _train(run, out, dataset, learner, settings, validation, processes)
     processes.end()
     return done
-
-
-@contextmanager
-def _run_of(
-    processes: Processes,
-    out: Path,
-    settings: TrainSettings,
-    inputs: dict[str, str],
-    *,
-    overwrite: bool,
-) -> Iterator[Run | None]:
-    """Open the run in the first process; the others have none."""
-    if not processes.first:
-        yield None
-        return
-    with start_run("train", out, settings, inputs, overwrite=overwrite) as run:
-        yield run
 
 
 def _train(
@@ -114,7 +96,7 @@ def _train(
         task.losses_at,
         settings.loop(len(task.groups)),
         out,
-        evaluate=check.validate if check else None,
+        evaluate=(lambda _: check.validate()) if check else None,
         after_step=learner.after_step,
         processes=processes,
     )

@@ -417,6 +417,60 @@ def test_pairs_are_the_same_in_any_order_shown():
     assert decided.without_ties().left_out == 1
 
 
+def slow_pairs(rows, same_set):
+    """Question, value and person of the answers that count, in the order of the rows; and the repeats."""
+    told = []
+    for place, row in enumerate(rows):
+        for one, other in combinations(range(len(row.images)), 2):
+            low, high = sorted((one, other), key=lambda k, row=row: row.images[k])
+            value = (row.ranks[low] < row.ranks[high]) + 0.5 * (row.ranks[low] == row.ranks[high])
+            company = tuple(sorted(row.images)) if same_set else ()
+            pair = (row.images[low], row.images[high])
+            question = (row.prompt, row.dimension, company, pair)
+            who = place if row.annotator is None else row.annotator
+            told.append((question, value, who, row.choice))
+    first = {}
+    for question, _, who, key in told:
+        first[question, who] = min(key, first.get((question, who), key))
+    kept = [one for one in told if first[one[0], one[2]] == one[3]]
+    return kept, len(told) - len(kept)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.permutations("abc"),
+            st.sampled_from([(1, 2, 3), (1, 1, 2), (2, 1, 3)]),
+            st.integers(2, 3),
+            st.sampled_from(["u", "v", "w", None]),
+            st.sampled_from(["p", "q"]),
+            st.sampled_from(["overall", "alignment"]),
+        ),
+        min_size=1,
+        max_size=14,
+    ),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_answers_to_pairs_are_those_of_a_slow_loop(given_, same_set, random):
+    keys = random.sample(range(100), len(given_))
+    rows = [
+        # a third image between the others, so that no choice is a pick
+        Choice(f"c{key}", prompt, tuple(images[:size]), ranks[:size] if size == 2 else (3, 1, 2), dimension=dimension, annotator=who)
+        for key, (images, ranks, size, who, prompt, dimension) in zip(keys, given_, strict=True)
+    ]  # fmt: skip
+    found = pair_answers(to_table(rows, "choices"), same_set=same_set)
+    kept, repeats = slow_pairs(rows, same_set)
+    assert found.repeats == repeats
+    assert found.values.tolist() == [value for _, value, _, _ in kept]
+    people = [found.people[k] if k >= 0 else None for k in found.raters]
+    assert people == [who if isinstance(who, str) else None for _, _, who, _ in kept]
+    pairs = {(int(item), one[0]) for item, one in zip(found.items, kept, strict=True)}
+    assert len(pairs) == len({item for item, _ in pairs}) == len({one for _, one in pairs})
+    # items stand in the order of prompts, then dimensions
+    assert [one[:2] for _, one in sorted(pairs)] == sorted(one[:2] for _, one in pairs)
+
+
 def test_the_company_of_a_pair_matters_unless_told():
     table = to_table(
         [chosen("1", "abc", (1, 2, 3), annotator="u"), chosen("2", "ab", (1, 2), annotator="v")],

@@ -208,6 +208,15 @@ def test_all_ceilings_of_choices():
     # w ties b and c, and u and v differ there
     assert found.pair.estimate.count == 3 * (3 + 3 + 2)
     assert found.perfect.options == 2
+    used = pair_answers(table).without_ties()
+    columns = (used.items, used.values, used.raters, used.prompts)
+    apart = {
+        "pair": one_person(*columns, people=1, bootstrap=QUICK),
+        "rest": one_person(*columns, people="rest", bootstrap=QUICK),
+        "majority": one_person(*columns, people="all", bootstrap=QUICK),
+        "perfect": perfect_scorer(*columns, bootstrap=QUICK),
+    }
+    assert found.to_dict() == {name: one.to_dict() for name, one in apart.items()}
     best = human_ceilings(best_answers(table), bootstrap=QUICK)
     assert best.perfect.options == 3
     assert best.rest.value == 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palate.data.records import Choice
+from palate.data.duels import duels
+from palate.data.records import Choice, Image
 from palate.data.tables import to_table
 from palate.errors import DataError
 from palate.stats.rankings.bradley_terry import DuelSettings, bradley_terry
@@ -46,8 +47,6 @@ def test_picks_of_four_give_the_strengths_back_and_losers_never_tie(model) -> No
 
 def test_losers_that_tie_would_bend_the_strengths() -> None:
     table, names = picks()
-    from palate.data.duels import duels
-
     every = duels(table)
     sides = [
         [names[key] for key in side.to_pylist()] for side in (every.first_image, every.second_image)
@@ -87,6 +86,25 @@ def test_what_does_not_count_is_counted() -> None:
 def test_what_cannot_be_ranked_is_refused_in_a_sentence(names, told) -> None:
     with pytest.raises(DataError, match=told):
         rank_choices(picks(10)[0], names)
+
+
+@pytest.mark.parametrize("model", ["duels", "picks"])
+def test_a_table_of_images_names_generators_as_a_mapping_does(model) -> None:
+    table, names = picks(60)
+    names = {key: "" if key.startswith("7/") else name for key, name in names.items()}
+    # the last image has no row, and rows stand in another order
+    rows = [Image(key, "p", generator=name or None) for key, name in reversed(names.items())][1:]
+    names[next(reversed(names))] = None
+    by_table = rank_choices(table, to_table(rows, "images"), model=model)
+    by_name = rank_choices(table, names, model=model)
+    assert by_table.to_dict() == by_name.to_dict()
+    pairs = duels(table)
+    sides = (pairs.first_image, pairs.second_image)
+    known = [[bool(names[key]) for key in side.to_pylist()] for side in sides]
+    # the pairs of a pick that were compared do not tie
+    compared, both = pairs.outcome != 0.5, np.logical_and(*known)
+    assert by_table.nameless == (compared & ~both).sum() > 3
+    assert by_table.rates.wins.sum() == (compared & both).sum()
 
 
 def test_the_images_of_one_prompt_can_be_ranked() -> None:

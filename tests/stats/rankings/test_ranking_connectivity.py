@@ -12,7 +12,7 @@ from scipy.optimize import linprog
 
 from palate.errors import DataError
 from palate.stats.rankings.bradley_terry import DuelSettings, bradley_terry
-from palate.stats.rankings.connectivity import connect, item_codes, ties_say_more
+from palate.stats.rankings.connectivity import Labels, connect, item_codes, ties_say_more
 from palate.stats.rankings.expected_wins import expected_wins
 from palate.stats.rankings.likelihood import NoMaximumError
 from palate.stats.rankings.plackett_luce import OrderSettings, plackett_luce
@@ -176,6 +176,36 @@ def test_more_items_than_memory_holds_are_refused() -> None:
     names = [f"image {number}" for number in range(10_002)]
     with pytest.raises(DataError, match="10002 items to rank, expected at most 10000"):
         bradley_terry(names[::2], names[1::2], [1.0] * 5001)
+
+
+@given(edges, st.integers(0, 9))
+def test_labels_that_are_numbers_are_coded_as_texts_are(pairs, more) -> None:
+    names = [f"image {number}" for number in range(6 + more)]
+    texts = [[names[pair[side]] for pair in pairs] for side in (0, 1)]
+    labels = [Labels(np.array([pair[side] for pair in pairs]), names) for side in (0, 1)]
+    items, codes = item_codes(*texts)
+    told, numbers = item_codes(*labels)
+    assert told == items
+    for one, other in zip(numbers, codes, strict=True):
+        assert one.tolist() == other.tolist()
+    assert list(labels[0]) == texts[0]
+    assert list(labels[0][np.arange(len(pairs)) % 2 == 0]) == texts[0][::2]
+
+
+def test_a_number_that_is_no_label_is_refused() -> None:
+    column = Labels(np.array([0, -1]), ["a"])
+    assert list(column) == ["a", None]
+    with pytest.raises(DataError, match="an item has no label"):
+        item_codes(column)
+    with pytest.raises(DataError, match="labels of items point into different names"):
+        item_codes(Labels(np.array([0]), ["a"]), Labels(np.array([0]), ["b"]))
+
+
+@given(edges)
+def test_few_items_and_many_take_two_ways_to_the_same_groups(pairs) -> None:
+    items, columns = item_codes([a for a, _ in pairs], [b for _, b in pairs])
+    often = [np.tile(column, 40) for column in columns]
+    assert connect(items, *columns) == connect(items, *often)
 
 
 def test_labels_of_several_types_have_an_order() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from palate.errors import DataError
 from palate.stats.intervals import RESAMPLED, Bootstrap, mean_estimate
@@ -66,3 +68,36 @@ def test_signed_means_stay_within_their_bounds() -> None:
 def test_what_is_no_share_is_refused() -> None:
     with pytest.raises(DataError, match=r"a share of values from 0\.0 to 2\.0"):
         share_estimate([0.0, 2.0])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.5, 1.0]),
+            st.sampled_from("abc"),
+            st.sampled_from(["x", "y", "", None]),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.sampled_from(["micro", "macro"]),
+)
+def test_nothing_is_drawn_where_the_interval_is_another(triples, average) -> None:
+    values, prompts, people = (list(column) for column in zip(*triples, strict=True))
+    found = share_estimate(values, prompts, people, average=average, bootstrap=QUICK)
+    drawn = mean_estimate(values, prompts, average=average, bootstrap=QUICK)
+    known, agreed = len({who for who in people if who}), len(set(values)) == 1
+    options = {"average": average, "settings": ClusterSettings()}
+    its, method = drawn, RESAMPLED
+    if values[0] != 0.5 or not agreed:
+        if known > 1:
+            its = clustered_share(values, prompts, people, **options)
+            method = AGREED if agreed else TWO_WAY
+        elif agreed and len(set(prompts)) > 1:
+            its, method = clustered_share(values, prompts, **options), AGREED
+    bounds = (found.value, found.low, found.high)
+    assert np.array_equal(bounds, (drawn.value, its.low, its.high), equal_nan=True)
+    assert (found.method, found.clusters) == (method, drawn.clusters)
+    assert found.people == (known if its is not drawn and known > 1 else 0)
+    without = mean_estimate(values, prompts, average=average, bootstrap=QUICK, drawn=False)
+    assert np.isnan([without.low, without.high]).all()

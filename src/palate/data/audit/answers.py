@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.data.audit.columns import Columns, Numbers, grouped, mixed, names, sums_of
+from palate.data.audit.columns import Columns, Numbers, grouped, names, sums_of
 from palate.data.audit.findings import Finding, Level
+from palate.data.codes import mixed
 from palate.data.position import PositionBias
 
 # probabilities below these are no accident, after dividing by the number of things looked at

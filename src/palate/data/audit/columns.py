@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from palate.data.checks import list_lengths
+from palate.data.codes import mixed
 from palate.data.tables import Dataset
 
 Numbers = NDArray[np.int64]
@@ -132,14 +133,6 @@ def numbered(columns: Sequence[Any]) -> tuple[Any, list[Numbers]]:
 def names(column: Any, rows: Numbers | Sequence[int]) -> list[str]:
     """Texts of a column in these rows."""
     return list(column.take(pa.array(rows, pa.int64())).to_pylist())
-
-
-def mixed(numbers: Numbers) -> NDArray[np.uint64]:
-    """Spread numbers over 64 bits (splitmix64), so that sums of them tell sets apart."""
-    spread = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    spread = (spread ^ (spread >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    spread = (spread ^ (spread >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return spread ^ (spread >> np.uint64(31))
 
 
 def sums_of(starts: Numbers, values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from palate.data.audit.columns import mixed, names, numbered, sums_of
+from palate.data.audit.columns import sums_of
 from palate.data.checks import list_lengths
+from palate.data.codes import dense_codes, key_codes, mixed, order_of, text_codes
 from palate.data.records import Choice
 from palate.data.tables import to_rows
 from palate.errors import DataError
@@ -25,6 +26,9 @@ from palate.stats.answered import answered_duels
 from palate.stats.opinions import _numbers
 
 __all__ = ["TIE", "Answers", "best_answers", "pair_answers", "rank_answers", "rating_answers"]
+
+_WIDE: Final = 1 << 31
+_MOST: Final = 1 << 62
 
 TIE: Final = 0.5
 """The value of a pair that a person does not put in order."""
@@ -208,11 +212,13 @@ class _Coded:
             raise DataError("a choice has another number of ranks than of images")
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
         self.ranks = pc.list_flatten(choices.column("ranks")).to_numpy().astype(np.int64)
-        self.place, _ = _sorted_codes(pc.list_flatten(choices.column("images")))
-        self.prompt, _ = _sorted_codes(choices.column("prompt"))
-        self.dimension, _ = _sorted_codes(choices.column("dimension"))
-        self.raters, self.people = _sorted_codes(choices.column("annotator"))
-        self.key, _ = _sorted_codes(choices.column("choice"))
+        self.place = key_codes(pc.list_flatten(choices.column("images")))
+        self.prompt = text_codes(choices.column("prompt"))
+        self.dimension = text_codes(choices.column("dimension"))
+        self.raters = text_codes(choices.column("annotator"))
+        people = choices.column("annotator").unique().drop_null().to_pylist()
+        self.people = tuple(sorted(people))
+        self.keys = choices.column("choice")
         self.image_set = sums_of(self.starts, mixed(self.place)).view(np.int64)
 
     def answers(
@@ -229,9 +235,15 @@ class _Coded:
         strangers = raters < 0
         person = raters.copy()
         person[strangers] = len(self.people) + np.arange(int(strangers.sum()))
-        order = np.lexsort((self.key[rows], person, items))
-        again = np.zeros(len(order), bool)
-        again[1:] = (np.diff(items[order]) == 0) & (np.diff(person[order]) == 0)
+        place = items * (int(person.max(initial=0)) + 1) + person
+        order = order_of(place)
+        again = np.diff(place[order], prepend=-1) == 0
+        if again.any():
+            # of the answers of one person to one item, that with the lowest key stands first
+            several = again | np.append(again[1:], np.False_)
+            level = order[several]
+            keys = key_codes(self.keys.take(pa.array(rows[level])))
+            order[several] = level[np.lexsort((keys, place[level]))]
         kept = np.sort(order[~again])
         return Answers(
             items=items[kept],
@@ -269,21 +281,16 @@ def _of(choices: Any, dimension: str | None) -> Any:
     return kept
 
 
-def _sorted_codes(column: Any) -> tuple[Numbers, tuple[str, ...]]:
-    """Number texts in sorted order, -1 for null, so that the order of the rows does not matter."""
-    texts, (codes,) = numbered([column])
-    if not len(texts):
-        return codes, ()
-    order = pc.array_sort_indices(texts).to_numpy().astype(np.int64)
-    rank = np.empty(len(order) + 1, np.int64)
-    rank[order], rank[-1] = np.arange(len(order)), -1
-    return rank[codes], tuple(names(texts, order))
-
-
 def _joint(columns: list[NDArray[Any]]) -> Numbers:
-    """Number the rows that differ in any column, in sorted order of the columns."""
-    codes = np.unique(columns[0], return_inverse=True)[1].astype(np.int64)
-    for column in columns[1:]:
-        values, more = np.unique(column, return_inverse=True)
-        codes = np.unique(codes * len(values) + more, return_inverse=True)[1].astype(np.int64)
-    return codes
+    """Number the rows that differ in any column of whole numbers, in sorted order of the columns."""
+    codes, size = np.zeros(len(columns[0]), np.int64), 1
+    for column in columns:
+        more, width = column, int(column.max(initial=0)) + 1
+        if int(column.min(initial=0)) < 0 or width > _WIDE:
+            more = dense_codes(column)
+            width = int(more.max(initial=0)) + 1
+        if size * width > _MOST:
+            codes = dense_codes(codes)
+            size = int(codes.max(initial=0)) + 1
+        codes, size = codes * width + more, size * width
+    return dense_codes(codes)

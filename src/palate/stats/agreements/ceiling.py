@@ -96,6 +96,17 @@ def one_person(
     labels the clusters of the interval. Raises `DataError` where nobody has another to be held against.
     """
     units = Units.of(items, values, raters, prompts)
+    return _one_person(units, people, ties=ties, average=average, bootstrap=bootstrap)
+
+
+def _one_person(
+    units: Units,
+    people: People,
+    *,
+    ties: MajorityTies = "expected",
+    average: Average = "micro",
+    bootstrap: Bootstrap | None = None,
+) -> Ceiling:
     credit, kept = rest_credit(units, people=people, ties=ties)
     if not kept.any():
         raise DataError(
@@ -126,11 +137,13 @@ def rest_credit(
         )
     _, same = _run_sizes(units)
     size = units.sizes[units.item]
-    cases, which = np.unique(
-        np.stack([size, same, voters[units.item]]), axis=1, return_inverse=True
-    )
-    worth = np.array([_drawn_vote(*case, ties=ties) for case in cases.T.tolist()])
-    return worth[which.ravel()], size > voters[units.item]
+    # what an answer earns depends on three small numbers, of which few cases come
+    asked = np.minimum(voters, units.sizes.max())[units.item]
+    shape = (int(size.max()) + 1, int(same.max()) + 1, int(asked.max()) + 1)
+    cases, which = np.unique(np.ravel_multi_index((size, same, asked), shape), return_inverse=True)
+    told = zip(*(part.tolist() for part in np.unravel_index(cases, shape)), strict=True)
+    worth = np.array([_drawn_vote(*case, ties=ties) for case in told])
+    return worth[which], size > asked
 
 
 def known_ceiling(
@@ -220,6 +233,11 @@ def perfect_scorer(
             "and exactly 2 for the majority of several people"
         )
     found = one_person(items, values, raters, prompts, people=1, bootstrap=bootstrap)
+    return _perfect(found, options, people)
+
+
+def _perfect(found: Ceiling, options: int, people: int = 1) -> PerfectScorer:
+    """The perfect scorer behind an agreement of one person with one other."""
     least = 1 / options
     shares = (found.estimate.value, found.estimate.low, found.estimate.high)
     agreed = [max(share, least) if share == share else share for share in shares]  # noqa: PLR0124
@@ -269,13 +287,13 @@ def human_ceilings(
     if answers.kind == "rating":
         raise DataError("ceilings are for answers that choose; take pairs of the ratings instead")
     used = answers.without_ties()
-    columns = (used.items, used.values, used.raters, used.prompts)
-    options = int(used.options.max(initial=2))
+    units = Units.of(used.items, used.values, used.raters, used.prompts)
+    pair = _one_person(units, 1, bootstrap=bootstrap)
     return Ceilings(
-        pair=one_person(*columns, people=1, bootstrap=bootstrap),
-        rest=one_person(*columns, people="rest", ties=ties, bootstrap=bootstrap),
-        majority=one_person(*columns, people="all", ties=ties, bootstrap=bootstrap),
-        perfect=perfect_scorer(*columns, options=options, bootstrap=bootstrap),
+        pair=pair,
+        rest=_one_person(units, "rest", ties=ties, bootstrap=bootstrap),
+        majority=_one_person(units, "all", ties=ties, bootstrap=bootstrap),
+        perfect=_perfect(pair, int(used.options.max(initial=2))),
     )
 
 

@@ -69,12 +69,12 @@ class Units:
         item = cluster_codes(items, count)
         person, labels_of_people = person_codes(raters, count)
         known = len(labels_of_people)
-        kept = np.bincount(item, minlength=1)[item] > 1
+        sizes = np.bincount(item, minlength=1)
+        kept = sizes[item] > 1
         if not kept.any():
             raise NothingToCompareError(
-                f"none of {len(np.unique(item)):,} items has the values of two people to compare"
+                f"none of {int((sizes > 0).sum()):,} items has the values of two people to compare"
             )
-        left_out = len(np.unique(item)) - len(np.unique(item[kept]))
         item, person, given = cluster_codes(item[kept], int(kept.sum())), person[kept], given[kept]
         levels, code = np.unique(given, return_inverse=True)
         order = np.lexsort((person, code, item))
@@ -101,7 +101,7 @@ class Units:
             known=int((seen < known).sum()),
             people=len(seen),
             names=tuple(labels_of_people[k] for k in seen[seen < known]),
-            left_out=left_out,
+            left_out=int((sizes == 1).sum()),
         )
 
     @property

@@ -7,8 +7,9 @@ a ranking problem from binary comparisons").
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ MOST_ITEMS: Final = 10_000
 """More items than this are refused: a fit holds a number for every pair of items."""
 
 _NAMED: Final = 5
+_FEW_CELLS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,34 @@ def _joint(group: tuple[Any, ...]) -> str:
     return str(group[0]) if len(group) == 1 else f"the group of {named(group)}"
 
 
+class Labels(Sequence[Any]):
+    """A column of labels kept as numbers into `names`, which are sorted and differ; -1 is no label.
+
+    So a million labels are never a million Python objects. A mask or rows give the labels of these.
+    """
+
+    def __init__(self, codes: Codes, names: Sequence[Any]) -> None:
+        self.codes, self.names = codes, names
+
+    def __len__(self) -> int:
+        """Return how many labels there are."""
+        return len(self.codes)
+
+    def __getitem__(self, at: Any) -> Any:
+        """Return a label by its place, or the labels of a mask, a slice or rows."""
+        found = self.codes[at]
+        if np.ndim(found):
+            return Labels(found, self.names)
+        return self.names[int(found)] if found >= 0 else None
+
+
 def item_codes(*columns: Column) -> tuple[tuple[Any, ...], list[Codes]]:
     """The different labels of several columns in sorted order, and each column as their numbers.
 
     Labels of several types are sorted by how they are written.
     """
+    if all(isinstance(column, Labels) for column in columns):
+        return _coded(cast("tuple[Labels, ...]", columns))
     arrays = [np.asarray(column) for column in columns]
     if all(array.dtype.kind in "iub" for array in arrays):
         found, codes = np.unique(np.concatenate(arrays), return_inverse=True)
@@ -105,13 +130,23 @@ def item_codes(*columns: Column) -> tuple[tuple[Any, ...], list[Codes]]:
     return items, coded
 
 
-def only_used(items: tuple[Any, ...], *columns: Codes) -> tuple[tuple[Any, ...], tuple[Codes, ...]]:
+def _coded(columns: tuple[Labels, ...]) -> tuple[tuple[Any, ...], list[Codes]]:
+    """The same for labels that are numbers already, into the same names."""
+    if any(column.names is not columns[0].names for column in columns):
+        raise DataError("labels of items point into different names")
+    if any((column.codes < 0).any() for column in columns):
+        raise DataError("an item has no label")
+    items, codes = only_used(columns[0].names, *(column.codes for column in columns))
+    return items, list(codes)
+
+
+def only_used(items: Sequence[Any], *columns: Codes) -> tuple[tuple[Any, ...], tuple[Codes, ...]]:
     """The items that the columns of numbers hold, and the columns with the numbers among these."""
     there = np.zeros(len(items), dtype=bool)
     for column in columns:
         there[column] = True
     place = np.cumsum(there) - 1
-    kept = tuple(item for item, used in zip(items, there.tolist(), strict=True) if used)
+    kept = tuple(items[at] for at in np.flatnonzero(there).tolist())
     return kept, tuple(place[column] for column in columns)
 
 
@@ -130,7 +165,10 @@ def connect(items: tuple[Any, ...], better: Codes, worse: Codes) -> Connectivity
     from scipy.sparse.csgraph import connected_components
 
     size = len(items)
-    key = np.unique(better * size + worse)
+    key = better * size + worse
+    few = size * size <= _FEW_CELLS * len(key)
+    # a cell is looked up where there are few, and searched for among many
+    key = np.flatnonzero(np.bincount(key)) if few else np.unique(key)
     better, worse = key // size, key % size
     ones = np.ones(len(key), dtype=np.int8)
     graph = coo_array((ones, (worse, better)), shape=(size, size)).tocsr()

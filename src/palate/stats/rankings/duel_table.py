@@ -75,7 +75,7 @@ def duel_table(
         raise DataError(
             f"duels of {len(first)} first items, {len(second)} second items and {won.size} outcomes"
         )
-    bad = ~np.isin(won, (0.0, 0.5, 1.0))
+    bad = (won != 0.0) & (won != 0.5) & (won != 1.0)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(f"duel {row} has the outcome {won[row]}, expected 1, 0 or 0.5")

@@ -6,20 +6,21 @@ pick is fitted as a pick, and its losers never tie.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from palate.data.checks import list_lengths
-from palate.data.codes import annotator_codes, text_codes
+from palate.data.codes import annotator_codes, key_codes, rows_of, text_codes, text_hashes
 from palate.errors import DataError
 from palate.stats.answered import answered_duels
 from palate.stats.rankings.bradley_terry import DuelSettings, bradley_terry
-from palate.stats.rankings.connectivity import components, item_codes
+from palate.stats.rankings.connectivity import Labels, components, item_codes
 from palate.stats.rankings.duel_table import WinRates, win_rates
 from palate.stats.rankings.plackett_luce import OrderSettings, plackett_luce, top1_choices
 from palate.stats.rankings.strengths import Strengths
@@ -89,12 +90,14 @@ class Ranked:
 
 def rank_choices(
     choices: Any,
-    names: Mapping[str, str | None] | None = None,
+    names: Mapping[str, str | None] | pa.Table | None = None,
     *,
     model: Model | None = None,
     settings: DuelSettings | None = None,
 ) -> Ranked:
-    """Rank what `names` calls the images of choices (None: the images themselves).
+    """Rank what `names` calls the images of choices: a mapping, or the generators of a table of images.
+
+    Without `names` the images themselves are ranked.
 
     `model` None takes `picks` where every choice between more than two images is a pick, and else
     `duels`. `duels`: the pairs that people compared, under the tie rule of the settings. `picks`: the
@@ -108,8 +111,8 @@ def rank_choices(
     table = _Named(choices, names)
     pairs = answered.duels
     first, second = table.labels[pairs.first_index], table.labels[pairs.second_index]
-    named = table.known[pairs.first_index] & table.known[pairs.second_index]
-    apart = first != second
+    named = (first.codes >= 0) & (second.codes >= 0)
+    apart = first.codes != second.codes
     kept = answered.kept & named & apart
     if not kept.any():
         raise DataError(_nothing(names, named, apart))
@@ -135,11 +138,8 @@ def rank_choices(
 class _Named:
     """The images of choices by the names that are ranked, flat, and the labels of every choice."""
 
-    def __init__(self, choices: Any, names: Mapping[str, str | None] | None) -> None:
-        flat = pc.list_flatten(choices.column("images")).to_pylist()
-        told = flat if names is None else [names.get(image) for image in flat]
-        self.known: NDArray[np.bool_] = np.array([bool(name) for name in told], dtype=bool)
-        self.labels = np.array([name or "" for name in told], dtype=object)
+    def __init__(self, choices: Any, names: Mapping[str, str | None] | pa.Table | None) -> None:
+        self.labels = _labels(pc.list_flatten(choices.column("images")), names)
         self.ranks = pc.list_flatten(choices.column("ranks")).to_numpy().astype(np.int64)
         self.lengths = list_lengths(choices.column("images"))
         self.prompts, self.people = text_codes(choices.column("prompt")), annotator_codes(choices)
@@ -148,11 +148,12 @@ class _Named:
         self, model: Literal["picks", "rankings"], rules: DuelSettings, picks: NDArray[np.bool_]
     ) -> Strengths:
         """Fit whole choices; an image without a name was never there."""
-        owner = np.repeat(np.arange(len(self.lengths)), self.lengths)[self.known]
+        known = self.labels.codes >= 0
+        owner = np.repeat(np.arange(len(self.lengths)), self.lengths)[known]
         sizes = np.bincount(owner, minlength=len(self.lengths))
         there = sizes > 0
         offsets = np.concatenate([[0], np.cumsum(sizes[there])])
-        columns = (self.labels[self.known].tolist(), self.ranks[self.known], offsets, None)
+        columns = (self.labels[known], self.ranks[known], offsets, None)
         clusters = (self.prompts[there], self.people[there])
         told = {name: getattr(rules, name) for name in ("side", "prior", "errors", "level")}
         settings = OrderSettings(**told)
@@ -163,12 +164,44 @@ class _Named:
         return plackett_luce(*columns, *clusters, settings=settings)
 
 
+def _labels(flat: Any, names: Mapping[str, str | None] | pa.Table | None) -> Labels:
+    """What every image is called; an empty name is none."""
+    if names is None:
+        codes = key_codes(flat)
+        return Labels(codes, _Texts(flat, codes))
+    if isinstance(names, pa.Table):
+        keys, told = names.column("image"), names.column("generator")
+    else:
+        keys, told = (pa.array(list(side), pa.string()) for side in (names, names.values()))
+    told = pc.if_else(pc.equal(told, ""), None, told)
+    rows = rows_of(text_hashes(flat), text_hashes(keys))
+    codes = np.append(text_codes(told), -1)[rows]
+    return Labels(codes, sorted(told.unique().drop_null().to_pylist()))
+
+
+class _Texts(Sequence[str]):
+    """The different texts of a column in sorted order, each taken when it is asked for."""
+
+    def __init__(self, flat: Any, codes: NDArray[np.int64]) -> None:
+        self._flat = flat
+        self._row = np.empty(int(codes.max(initial=-1)) + 1, np.int64)
+        self._row[codes] = np.arange(len(codes))
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._flat[int(self._row[place])].as_py()
+
+
 def _model(picks: NDArray[np.bool_], lengths: NDArray[np.int64]) -> Model:
     return "picks" if picks.any() and picks[lengths > 2].all() else "duels"
 
 
 def _nothing(
-    names: Mapping[str, str | None] | None, named: NDArray[np.bool_], apart: NDArray[np.bool_]
+    names: Mapping[str, str | None] | pa.Table | None,
+    named: NDArray[np.bool_],
+    apart: NDArray[np.bool_],
 ) -> str:
     """Say in one sentence why no duel counts."""
     if not len(named):
@@ -186,7 +219,7 @@ def _nothing(
     )
 
 
-def _refuse_apart(first: NDArray[Any], second: NDArray[Any], choices: Any) -> None:
+def _refuse_apart(first: Labels, second: Labels, choices: Any) -> None:
     """Images of different prompts are never shown together, so that no order over prompts exists."""
     items, (left, right) = item_codes(first, second)
     groups = len(np.unique(components(len(items), left, right)))

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.data.codes import order_of
 from palate.errors import DataError
 from palate.stats.intervals import Average, Column, cluster_codes, person_codes
 from palate.stats.two_way.spread import Spread
@@ -198,13 +199,15 @@ def crossed(samples: Sequence[Sample], signs: Sequence[float], average: Average)
     which = np.repeat(np.arange(len(samples)), lengths)
     flat = np.concatenate(values)
     person = np.minimum(person, known)
-    # In an order that the labels and values alone decide, so that sums do not depend on the rows.
-    order = np.lexsort((flat, which, person, prompt))
+    order = _order(prompt * (known + 1) + person, which, flat)
     flat, which, prompt, person = flat[order], which[order], prompt[order], person[order]
     strangers = person >= known
     person[strangers] = known + np.arange(int(strangers.sum()))
     people = int(known + strangers.sum())
-    cells, cell = np.unique(prompt * people + person, return_inverse=True)
+    # the rows of a cell are neighbours now
+    at = prompt * people + person
+    fresh = np.diff(at, prepend=-1) != 0
+    cells, cell = at[fresh], np.cumsum(fresh) - 1
     place = which * len(cells) + cell
     shape = (len(samples), len(cells))
     sums: Any = np.bincount(place, weights=flat, minlength=shape[0] * shape[1]).reshape(shape)
@@ -225,6 +228,19 @@ def crossed(samples: Sequence[Sample], signs: Sequence[float], average: Average)
         unknown=int(strangers.sum()),
         rows=sum(lengths),
     )
+
+
+def _order(cell: Codes, which: Codes, values: Floats) -> Codes:
+    """Order rows by their labels and values alone, so that sums do not depend on the order of the rows.
+
+    By cell, then sample, then value. Cells are mostly of one row, so only those of several are sorted in full.
+    """
+    order = order_of(cell)
+    level = np.diff(cell[order], prepend=-1) == 0
+    several = level | np.append(level[1:], np.False_)
+    rows = order[several]
+    order[several] = rows[np.lexsort((values[rows], which[rows], cell[rows]))]
+    return order
 
 
 def _numbers(values: Column) -> Floats:

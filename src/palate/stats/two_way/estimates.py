@@ -39,21 +39,20 @@ def share_estimate(
     interval is Wilson's with Student's t for as many answers as there are clusters. Answers that
     are worth the same by a rule for ties keep their point.
     """
-    found = mean_estimate(values, prompts, average=average, bootstrap=bootstrap)
+    found = mean_estimate(values, prompts, average=average, bootstrap=bootstrap, drawn=False)
     rows = np.asarray(values, dtype=np.float64)
     if rows.min() < 0 or rows.max() > 1:
         raise DataError(f"a share of values from {rows.min()} to {rows.max()}, expected 0 to 1")
     settings = ClusterSettings(level=found.bootstrap.level)
-    agreed = rows.min() == rows.max()
-    if agreed and not np.isin(rows[0], (0.0, 1.0)):
-        return found
-    if _known(people) > 1:
+    agreed, known = rows.min() == rows.max(), _known(people)
+    decided = not agreed or rows[0] in {0.0, 1.0}
+    if decided and known > 1:
         its = clustered_share(rows, prompts, people, average=average, settings=settings)
-        return _with(found, its, people, AGREED if agreed else TWO_WAY)
-    if agreed and found.clusters > 1:
+        return _with(found, its, known, AGREED if agreed else TWO_WAY)
+    if decided and agreed and found.clusters > 1:
         its = clustered_share(rows, prompts, average=average, settings=settings)
-        return _with(found, its, None, AGREED)
-    return found
+        return _with(found, its, 0, AGREED)
+    return mean_estimate(values, prompts, average=average, bootstrap=bootstrap)
 
 
 def signed_estimate(
@@ -65,17 +64,18 @@ def signed_estimate(
     bootstrap: Bootstrap | None = None,
 ) -> Estimate:
     """The same for a mean of values from -1 to 1, such as correlations: `clustered_mean`, cut at both ends."""
-    found = mean_estimate(values, prompts, average=average, bootstrap=bootstrap)
-    if _known(people) < 2:
-        return found
+    known = _known(people)
+    if known < 2:
+        return mean_estimate(values, prompts, average=average, bootstrap=bootstrap)
+    found = mean_estimate(values, prompts, average=average, bootstrap=bootstrap, drawn=False)
     settings = ClusterSettings(level=found.bootstrap.level)
     its = clustered_mean(values, prompts, people, average=average, settings=settings)
     cut = replace(its, low=max(-1.0, its.low), high=min(1.0, its.high))
-    return _with(found, cut, people, TWO_WAY)
+    return _with(found, cut, known, TWO_WAY)
 
 
-def _with(found: Estimate, its: Clustered, people: Column | None, method: str) -> Estimate:
-    return replace(found, low=its.low, high=its.high, people=_known(people), method=method)
+def _with(found: Estimate, its: Clustered, people: int, method: str) -> Estimate:
+    return replace(found, low=its.low, high=its.high, people=people, method=method)
 
 
 def _known(people: Column | None) -> int:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from palate.adaptation.label import LabelSettings, label
-from palate.adaptation.selection import Groups, pick_extreme
+from palate.adaptation.labelling.label import LabelSettings, label
+from palate.adaptation.labelling.selection import Groups, pick_extreme
 from palate.data.records import Image, Score, json_text
 from palate.data.tables import to_table
 from palate.errors import DataError

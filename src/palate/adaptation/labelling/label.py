@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.csv import write_csv
 
-from palate.adaptation.align_sd import kind_of_lines, read_scores
-from palate.adaptation.annotated import read_annotated, write_annotated
-from palate.adaptation.chosen import COSINES, choose_scores, only
-from palate.adaptation.leaving_out import BLURRED, UNSAFE, find_marked, leave_out
-from palate.adaptation.outcomes import (
+from palate.adaptation.labelling.align_sd import kind_of_lines, read_scores
+from palate.adaptation.labelling.annotated import read_annotated, write_annotated
+from palate.adaptation.labelling.chosen import COSINES, choose_scores, only
+from palate.adaptation.labelling.leaving_out import BLURRED, UNSAFE, find_marked, leave_out
+from palate.adaptation.labelling.outcomes import (
     PREFERRED,
     REJECTED,
     Kept,
@@ -30,12 +30,19 @@ from palate.adaptation.outcomes import (
     outcome_table,
     too_few,
 )
-from palate.adaptation.regularisation import (
+from palate.adaptation.labelling.regularisation import (
     Regularisation,
     read_regularisation,
     regularisation_input,
 )
-from palate.adaptation.selection import Extreme, Groups, Ints, draw, group_rows, pick_extreme
+from palate.adaptation.labelling.selection import (
+    Extreme,
+    Groups,
+    Ints,
+    draw,
+    group_rows,
+    pick_extreme,
+)
 from palate.data.records import Label
 from palate.data.schemas import LABELS
 from palate.data.tables import read_table, relocate_images, to_table, write_table

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palate.adaptation.blur import BLUR_TESTS, is_blurry_both_ways, is_blurry_published
+from palate.adaptation.labelling.blur import BLUR_TESTS, is_blurry_both_ways, is_blurry_published
 
 FLAT = np.full((6, 8, 3), 90, dtype=np.uint8)
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from palate.adaptation.label import LabelSettings, label, write_labels
+from palate.adaptation.labelling.label import LabelSettings, label, write_labels
 from palate.cli import label as cli
 from palate.data.records import Image, Score
 from palate.data.tables import read_table, to_table, write_table

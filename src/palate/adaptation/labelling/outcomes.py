@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from palate.adaptation.leaving_out import BLURRED, BLURRY, NO_SCORE, UNSAFE
-from palate.adaptation.selection import Extreme, Groups, Ints
+from palate.adaptation.labelling.leaving_out import BLURRED, BLURRY, NO_SCORE, UNSAFE
+from palate.adaptation.labelling.selection import Extreme, Groups, Ints
 from palate.data.records import Label
 
 PREFERRED: Final = "preferred"

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from palate.adaptation.align_sd import (
+from palate.adaptation.labelling.align_sd import (
     Annotation,
     Caption,
     read_annotations,
@@ -23,7 +23,7 @@ from palate.adaptation.align_sd import (
     write_annotations,
     write_captions,
 )
-from palate.adaptation.label import LabelSettings, write_labels
+from palate.adaptation.labelling.label import LabelSettings, write_labels
 from palate.cli import label as cli
 from palate.data.images import hash_image
 from palate.data.records import Image, Score

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from palate.adaptation.align_sd import (
+from palate.adaptation.labelling.align_sd import (
     ROLE_OF,
     TYPE_OF,
     Annotation,
@@ -17,8 +17,8 @@ from palate.adaptation.align_sd import (
     write_annotations,
     write_captions,
 )
-from palate.adaptation.outcomes import SHARES, Kept, Selection
-from palate.adaptation.selection import draw
+from palate.adaptation.labelling.outcomes import SHARES, Kept, Selection
+from palate.adaptation.labelling.selection import draw
 from palate.data.images import probe_image
 from palate.data.records import Image, Label, json_text
 from palate.data.tables import image_path, stored_path, to_table

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from palate.adaptation.align_sd import read_captions
+from palate.adaptation.labelling.align_sd import read_captions
 from palate.data.images import probe_image
 from palate.data.records import Image
 from palate.data.sources.folder import FolderSettings, read_folder

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from palate.adaptation.blur import BLUR_TESTS
+from palate.adaptation.labelling.blur import BLUR_TESTS
 from palate.data.audit.columns import detail_values
 from palate.data.audit.images import MARKS as AUDIT_MARKS
 from palate.data.images import open_image

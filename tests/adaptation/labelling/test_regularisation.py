@@ -7,8 +7,8 @@ import PIL.Image
 import pytest
 
 from palate.adaptation.examples import image_files
-from palate.adaptation.label import LabelSettings, write_labels
-from palate.adaptation.regularisation import read_regularisation
+from palate.adaptation.labelling.label import LabelSettings, write_labels
+from palate.adaptation.labelling.regularisation import read_regularisation
 from palate.data.records import Image, Score
 from palate.data.tables import read_table, to_table, write_table
 from palate.errors import DataError
