@@ -47,7 +47,7 @@ CHANGES: Final[dict[str, dict[str, Any]]] = {
         "steps": 225,
         "role_weights": RoleWeights(preferred=0.5, rejected=0.5, regularisation=0.0),
     },
-    "reward": {"learning_rate": 1e-3, "batch": 16, "steps": 100},
+    "reward": {"learning_rate": 1e-3, "batch": 16, "steps": 40},
 }
 """What each method has otherwise than the demo's recipe; none reads the identifier's share but the first."""
 

@@ -134,6 +134,7 @@ identifier = "Bad. "
 save_every = 3
 log_every = 1
 seed = 7
+trackers = []
 [adapt.role_weights]
 preferred = 1.0
 rejected = 1.0

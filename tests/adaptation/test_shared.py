@@ -77,11 +77,16 @@ def distance(first, second):
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
-@pytest.fixture
-def alone(base, labels, files, tmp_path, monkeypatch):
-    """Adapt in this process; as in the others, Adam does not make steps of the rounding of a gradient of 0."""
+@pytest.fixture(autouse=True)
+def steady(monkeypatch):
+    """As in the other processes, Adam does not make steps of the rounding of a gradient of 0."""
     loop = AdaptSettings.loop
     monkeypatch.setattr(AdaptSettings, "loop", lambda self: replace(loop(self), epsilon=1e-3))
+
+
+@pytest.fixture
+def alone(base, labels, files, tmp_path):
+    """Adapt in this process."""
 
     def run(how):
         adapt(labels, files, base, tmp_path / "alone", AdaptSettings(**how))

@@ -158,8 +158,9 @@ def test_texts_are_the_same_from_memory_and_encoded_anew(generator):
 
 @pytest.mark.parametrize("method", LABELLED)
 def test_a_batch_in_parts_is_the_batch(work, method):
-    whole = far_from_the_start(work(method=method))
-    parts = far_from_the_start(work(method=method, accumulate=2))
+    # a beta of 2000 would be that many times the rounding of an error
+    whole = far_from_the_start(work(method=method, beta=50.0))
+    parts = far_from_the_start(work(method=method, beta=50.0, accumulate=2))
     if method == "kto":  # z is the mean reward of a part
         assert len(list(parts.losses_at(2))) == 2
         return
@@ -210,8 +211,8 @@ def test_the_reference_is_the_bare_denoiser(work):
     errors = made.errors(drawn, np.arange(4))
     assert not torch.equal(errors.own, errors.base)
     with made.denoiser.bare():
-        bare = made.errors(drawn, np.arange(4))
-    assert torch.equal(errors.base, bare.own)
+        bare = made.denoiser.errors(*made._given(drawn, np.arange(4))).view(2, 4).T
+    assert torch.equal(errors.base, bare)
     assert errors.own.requires_grad
     assert not errors.base.requires_grad
 

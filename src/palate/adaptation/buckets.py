@@ -26,7 +26,7 @@ def bucket_sizes(side: int, step: int) -> list[tuple[int, int]]:
     Every side is a multiple of ``step``; shapes that this makes equal come once.
 
     >>> bucket_sizes(512, 64)[:4]
-    [(512, 512), (448, 576), (576, 448), (384, 640)]
+    [(512, 512), (448, 576), (576, 448), (448, 640)]
     """
     found = []
     for short, long in RATIOS:

@@ -111,7 +111,9 @@ def plan_arms(identifier: str, strengths: Sequence[float] = ()) -> Plan:
 def _arm(strength: float, negative: str) -> Arm:
     known = _NAMED.get(strength)
     if known is None:
-        return Arm(f"strength-{strength:g}", f"adapter at {strength:g}", strength, negative)
+        # all digits, so that two strengths never share a name
+        shown = repr(strength).removesuffix(".0")
+        return Arm(f"strength-{shown}", f"adapter at {shown}", strength, negative)
     if not negative:
         return Arm(known, known, strength, "")
     return Arm(f"{known}-negative", f"{known}, identifier as negative", strength, negative)
