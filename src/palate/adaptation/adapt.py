@@ -135,9 +135,10 @@ def _prepare(job: Job, files: list[ImageFile], base: Path, cache: Path) -> Work:
     pipeline, family = job.generator.pipeline, job.family
     settings, processes = job.settings, job.processes
     sizes = _sizes(job)
-    share = (processes.number, processes.count)
-    encode_missing(pipeline, base, files, sizes, cache, share)
-    processes.wait()
+    if processes.count > 1:
+        share = (processes.number, processes.count)
+        encode_missing(pipeline, base, files, sizes, cache, share)
+        processes.wait()
     latents = encode_latents(pipeline, base, files, sizes, cache)
     _check_shapes(job, latents)
     texts = TextStore(pipeline, family, job.examples.texts)
@@ -265,6 +266,7 @@ def _describe(work: Work, fitted: Fitted, watch: Watch, before: dict[str, Any]) 
     points = plain_points(fitted.train)
     trained = [part for part in work.denoiser.network.parameters() if part.requires_grad]
     pairing = examples.pairing
+    learnt = {"before": before, "after": watch.after()} if before else {}
     return {
         "adapter": FILE_NAME,
         "method": method.name,
@@ -280,12 +282,8 @@ def _describe(work: Work, fitted: Fitted, watch: Watch, before: dict[str, Any]) 
         "truncated_captions": len({*work.texts.truncated} & {*examples.caption.tolist()}),
         "loss_first": points[0],
         "loss_last": points[-1],
-        "identifier_gap": {"before": before, "after": watch.after()}
-        if method.marks and before
-        else {},
-        "held_out_errors": {"before": before, "after": watch.after()}
-        if not method.marks and before
-        else {},
+        "identifier_gap": learnt if method.marks else {},
+        "held_out_errors": {} if method.marks else learnt,
         "warnings": worries(method, points),
     }
 

@@ -143,8 +143,8 @@ def encode_latents(
     Raises:
         ImageError: a picture is missing or damaged.
     """
-    encode_missing(pipeline, folder, files, sizes, cache)
     places, shape = _places(pipeline, folder, files, sizes, cache)
+    _fill(pipeline, files, sizes, places, shape)
     config, factor = pipeline.vae.config, pipeline.vae_scale_factor
     total = sum(place.stat().st_size for place in set(places))
     return Latents(
@@ -166,14 +166,26 @@ def encode_missing(
     files: Sequence[ImageFile],
     sizes: Sequence[tuple[int, int]],
     cache: Path,
-    share: tuple[int, int] = (0, 1),
+    share: tuple[int, int],
 ) -> None:
-    """Encode the pictures that are not in the cache yet, or of several processes the part of one: its number and their count.
+    """Encode one process's part of the pictures that are not in the cache yet; ``share``: its number, and how many there are.
 
     A forward always has as many pictures: with another number its products may round differently, and what is in the
     cache must not depend on what was there before.
     """
     places, shape = _places(pipeline, folder, files, sizes, cache)
+    _fill(pipeline, files, sizes, places, shape, share)
+
+
+def _fill(
+    pipeline: Any,
+    files: Sequence[ImageFile],
+    sizes: Sequence[tuple[int, int]],
+    places: Sequence[Path],
+    shape: Ints,
+    share: tuple[int, int] = (0, 1),
+) -> None:
+    """Write the files of the cache that are not there, or one process's part of them."""
     number, count = share
     for kind, size in enumerate(sizes):
         mine = np.flatnonzero(shape == kind).tolist()
