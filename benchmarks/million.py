@@ -155,23 +155,24 @@ def put(folder: Path, name: str, schema: Any, count: int, columns: dict[str, Any
     write_table(pa.Table.from_arrays(there, schema=schema), folder / f"{name}.parquet")
 
 
-def whole(line: list[str], folder: Path) -> dict[str, float]:
-    """Run a command in a process of its own; give its seconds and the most memory that it took."""
-    words = [word.format(folder=folder) for word in line]
-    start = time.perf_counter()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "palate", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, used = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"palate {' '.join(words)} failed")
-    found = {"seconds": time.perf_counter() - start, "peak_bytes": used.ru_maxrss * 1024}
-    print(
-        f"{'palate ' + ' '.join(line[:2]):46}{found['seconds']:8.2f} s {found['peak_bytes'] / 1e6:8.0f} MB"
-    )
-    return found
+def whole(line: list[str], folder: Path, times: int = 3) -> dict[str, Any]:
+    """Run a command some times, each in a process of its own; give the median of its seconds, all of them, and its peak."""
+    runs, peaks = [], []
+    for _ in range(times):
+        start = time.perf_counter()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "palate", *(word.format(folder=folder) for word in line)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _, status, used = os.wait4(child.pid, 0)
+        if status:
+            raise SystemExit(f"palate {' '.join(line)} failed on {folder}")
+        runs.append(time.perf_counter() - start)
+        peaks.append(used.ru_maxrss * 1024)
+    middle, peak = float(np.median(runs)), max(peaks)
+    print(f"{'palate ' + ' '.join(line[:2]):46}{middle:8.2f} s {peak / 1e6:8.0f} MB")
+    return {"seconds": middle, "runs": runs, "peak_bytes": peak}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What makes a command start sooner."""
+"""What makes a command start and end sooner."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def spare_pandas() -> None:
         pa.array([0])
     finally:
         sys.meta_path.remove(_NoPandas)
+
+
+def keep_pages() -> None:
+    """Let pyarrow take memory from where NumPy does.
+
+    Its own pool gives pages back at once and takes new ones, which costs a command on a million rows a tenth of its time.
+    """
+    import pyarrow as pa
+
+    pa.set_memory_pool(pa.system_memory_pool())
 
 
 class _NoPandas:

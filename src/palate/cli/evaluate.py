@@ -12,7 +12,7 @@ import typer
 from palate.cli._board import board as _board
 from palate.cli._options import scores_path
 from palate.cli._results import about, named, refuse_options
-from palate.cli._startup import spare_pandas
+from palate.cli._startup import keep_pages, spare_pandas
 from palate.cli._text import percent, plural, text_table
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ def _evaluate(
     settings = read_settings(EvaluateSettings, recipe, given, section="evaluate")
     is_table, path = dataset.suffix == ".parquet", scores_path(scores)
     spare_pandas()
+    keep_pages()
     # both at a time, on two processors; what is wrong with the choices is said first
     with ThreadPoolExecutor(1) as pool:
         opened = pool.submit(read_table, path, "scores")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from palate.data.duels import duels
@@ -62,6 +63,26 @@ def test_rankings_are_duels_unless_asked_for_whole() -> None:
     whole = rank_choices(table, names, model="rankings").strengths
     assert (whole.model, whole.n_duels) == ("Plackett-Luce", 400 * 6)
     assert whole["a"] == pytest.approx(1.2, abs=0.25)
+
+
+@pytest.mark.parametrize("model", ["duels", "picks", "rankings"])
+def test_an_unknown_person_is_another_one_in_every_choice(model) -> None:
+    table, names = picks(120, people=12)
+    told = table.column("annotator").to_pylist()
+    place = table.schema.get_field_index("annotator")
+
+    def asked(one, other):
+        people = [name if name in {"x0", "x1", "x2"} else one(row) for row, name in enumerate(told)]
+        column = pa.array(people if other else [None] * len(told), pa.string())
+        return table.set_column(place, table.schema.field(place), column)
+
+    by = {"model": model, "settings": DuelSettings(ties="davidson", errors="people")}
+    given_ = rank_choices(asked(lambda _: "", True), names, **by).strengths
+    wanted = rank_choices(asked(lambda row: f"stranger {row}", True), names, **by).strengths
+    assert given_.n_people == wanted.n_people == 3 + 90
+    assert given_.covariance == pytest.approx(wanted.covariance, abs=1e-12)
+    with pytest.raises(DataError, match="there are 0"):
+        rank_choices(asked(str, False), names, **by)
 
 
 def test_what_does_not_count_is_counted() -> None:

@@ -227,11 +227,16 @@ def clusters_of(prompts: Column | None, people: Column | None, kept: NDArray[Any
 def _numbered(labels: NDArray[Any], *, unknown: bool = False) -> tuple[Codes, int]:
     """Number labels from 0, and count the known ones.
 
-    Where labels can be `unknown` (None, an empty text, not a number), each such row has a number of its own.
+    Where labels can be `unknown` (None, an empty text, not a number, or a number below 0), each such row has a number
+    of its own.
     """
     if labels.dtype.kind in "iub":
-        codes = dense_codes(labels)
-        return codes, int(codes.max(initial=-1)) + 1
+        named = labels >= 0 if unknown else np.ones(len(labels), np.bool_)
+        codes = np.empty(len(labels), np.int64)
+        codes[named] = dense_codes(labels[named])
+        known = int(codes[named].max(initial=-1)) + 1
+        codes[~named] = known + np.arange(int((~named).sum()))
+        return codes, known
     rows = labels.tolist()
     numbers = {label: number for number, label in enumerate(dict.fromkeys(rows))}
     codes = np.fromiter(map(numbers.__getitem__, rows), np.int64, len(rows))
