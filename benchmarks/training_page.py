@@ -13,6 +13,8 @@ from readers_page import filled, kept
 
 PAGE = Path(__file__).parent.parent / "docs" / "training.md"
 Facts = Mapping[str, Any]
+# Tokens, width and blocks of the towers of ViT-L/14, and the tokens of the benchmark's prompts.
+IMAGE, TEXT, ASKED = (257, 1024, 24), (77, 768, 12), 20
 
 
 def training_page(page: str, objectives: Facts, avt: Facts, training: Facts) -> str:
@@ -48,7 +50,43 @@ def cost_lines(facts: Facts) -> list[str]:
         "|  |  | first epoch, with opening | a later step | images a second later | peak memory | times as fast: a later step / the whole run |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *rows,
+        "",
+        *floor_lines(facts),
     ]
+
+
+def floor_lines(facts: Facts) -> list[str]:
+    """What the products of a step of HPS v1's recipe take alone, at the best rate that was measured."""
+    found, rate = facts["workloads"]["hps-v1"], facts["float32_rate"]
+    least = {name: count / rate for name, count in operations(found["settings"]).items()}
+    step = found["plain"]["later_step_seconds"]
+    return [
+        f"At {rate / 1e9:.0f} GFLOP/s the products of a step of the first recipe take {least['plain']:.1f} s in the plain loop (which takes",
+        f"{step:.1f} s), {least['first']:.1f} s in Palate where every image is new, and {least['later']:.1f} s above kept states. So one epoch in",
+        f"float32 could be at most {step / least['first']:.2f} times as fast as the plain loop here, and later steps {step / least['later']:.2f} times.",
+    ]
+
+
+def operations(how: Facts) -> dict[str, float]:
+    """Count the operations of a step's products: in the plain loop, in Palate's first epoch, and later in it.
+
+    A trained block costs three times its forward pass. `image_layers` counts the head as one, as open_clip does. Palate's
+    last image block runs for the class token alone, and its text tower stops at the end token.
+    """
+    prompts, images = how["batch"], how["batch"] * how["images"]
+    image, text, asked = _block(*IMAGE[:2]), _block(*TEXT[:2]), _block(ASKED, TEXT[1])
+    learnt, read = how["image_layers"] - 1, how["text_layers"]
+    token = _block(*IMAGE[:2], asking=1)
+    later = 3 * (images * ((learnt - 1) * image + token) + prompts * read * asked)
+    below = images * (IMAGE[2] - learnt) * image + prompts * (TEXT[2] - read) * asked
+    plain = images * (IMAGE[2] + 2 * learnt) * image + prompts * (TEXT[2] + 2 * read) * text
+    return {"plain": plain, "first": below + later, "later": later}
+
+
+def _block(tokens: int, width: int, asking: int | None = None) -> float:
+    """Operations of a block's products forward, for as many of its tokens as ask."""
+    rows = tokens if asking is None else asking
+    return 4 * tokens * width**2 + 20 * rows * width**2 + 4 * rows * tokens * width
 
 
 def taste_lines(facts: Facts) -> list[str]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import PIL.Image
 import pytest
 from safetensors.torch import load_file
+from tests.together import run_together
 
 from palate.adaptation.adapt import _plan, adapt
 from palate.adaptation.examples import image_files
@@ -54,22 +51,8 @@ def settings(**changes):
     return values | changes
 
 
-def launch(labels, images, base, out, how, *, bypass="no", count=2):
-    script = out.parent / "script.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
-    command += ["--master-port", str(31500 + os.getpid() % 2000), str(script)]
-    command += [str(labels), str(images), str(base), str(out), bypass, repr(how)]
-    source = str(Path(__file__).parents[2] / "src")
-    found = subprocess.run(
-        command,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source, "ACCELERATE_USE_CPU": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert found.returncode == 0, found.stderr[-3000:]
+def launch(labels, images, base, out, how, *, bypass="no"):
+    run_together(SCRIPT, [labels, images, base, out, bypass, repr(how)], out.parent)
 
 
 def distance(first, second):

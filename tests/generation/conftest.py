@@ -123,3 +123,29 @@ def flux(tmp_path_factory):
     folder = tmp_path_factory.mktemp("flux") / "flux"
     pipeline.save_pretrained(folder)
     return folder
+
+
+def plain(picture, base, path):
+    """The picture after diffusers' own call on a file."""
+    generator = load_generator(base)
+    generator.pipeline.load_lora_weights(
+        str(path.parent), weight_name=path.name, local_files_only=True
+    )
+    return picture(generator)
+
+
+def hooked(picture, base, layers):
+    """The slow obvious twin: each layer's output, plus alpha / rank × up(down(input))."""
+    generator = load_generator(base)
+    for name, layer in layers.items():
+
+        def add(module, given, answer, layer=layer):
+            inner = torch.nn.functional.linear(given[0], layer.down)
+            scale = layer.alpha / layer.rank
+            return answer + torch.nn.functional.linear(inner, layer.up) * scale
+
+        part, _, inner = name.partition(".")
+        module = getattr(generator.pipeline, part)
+        inner = inner if hasattr(module, "text_model") else inner.removeprefix("text_model.")
+        module.get_submodule(inner).register_forward_hook(add)
+    return picture(generator)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.generation.conftest import hooked, plain
 
 from palate.adaptation.lora_files import convert_adapter
 from palate.errors import CheckpointError
@@ -32,32 +33,6 @@ PLAN = {"steps": 2, "guidance": 3.0, "height": 16, "width": 16, "eta": 0.0, "neg
 
 def picture(generator):
     return to_bytes(generator.sample(["a red ball", "a blue cube"], [1, 2], PLAN)[0])
-
-
-def plain(base, path):
-    """The picture after diffusers' own call on a file."""
-    generator = load_generator(base)
-    generator.pipeline.load_lora_weights(
-        str(path.parent), weight_name=path.name, local_files_only=True
-    )
-    return picture(generator)
-
-
-def hooked(base, layers):
-    """The slow obvious twin: each layer's output, plus alpha / rank × up(down(input))."""
-    generator = load_generator(base)
-    for name, layer in layers.items():
-
-        def add(module, given, answer, layer=layer):
-            inner = torch.nn.functional.linear(given[0], layer.down)
-            scale = layer.alpha / layer.rank
-            return answer + torch.nn.functional.linear(inner, layer.up) * scale
-
-        part, _, inner = name.partition(".")
-        module = getattr(generator.pipeline, part)
-        inner = inner if hasattr(module, "text_model") else inner.removeprefix("text_model.")
-        module.get_submodule(inner).register_forward_hook(add)
-    return picture(generator)
 
 
 def layers_of(pipeline, parts, pattern, alpha=3.0):
@@ -103,11 +78,11 @@ def test_a_written_form_gives_the_adapters_pixels_here_and_in_plain_diffusers(
         pytest.skip("kohya's form has no names for a transformer")
     path = write(tmp_path / "new.safetensors", layers, form, identifier="Weird. ")
     assert read_adapter(path).identifier == "Weird. "
-    expected = hooked(other_base, layers)
+    expected = hooked(picture, other_base, layers)
     assert (expected.int() - picture(load_generator(other_base)).int()).abs().max() > 10
     ours = picture(load_generator(other_base, path, merge=False))
     assert torch.equal(ours, expected)
-    assert torch.equal(plain(other_base, path), expected)
+    assert torch.equal(plain(picture, other_base, path), expected)
     merged = picture(load_generator(other_base, path))
     assert (merged.int() - expected.int()).abs().max() <= 1
 
@@ -145,16 +120,16 @@ def test_adapters_of_the_text_models_count(other_base, other_kind, tmp_path):
     layers = layers_of(pipeline, ["text_encoder", "text_encoder_2"], r"layers\.0.*(_proj|fc\d)$")
     assert {name.partition(".")[0] for name in layers} == {"text_encoder", "text_encoder_2"}
     path = write(tmp_path / "words.safetensors", layers)
-    expected = hooked(other_base, layers)
+    expected = hooked(picture, other_base, layers)
     assert not torch.equal(expected, picture(load_generator(other_base)))
     assert torch.equal(picture(load_generator(other_base, path, merge=False)), expected)
-    assert torch.equal(plain(other_base, path), expected)
+    assert torch.equal(plain(picture, other_base, path), expected)
     kohya = write(tmp_path / "kohya.safetensors", layers, "kohya")
     heads = {name.split("_text_model")[0] for name in load_file(kohya)}
     assert heads == {"lora_te1", "lora_te2"}
     assert read_lora(kohya).layers.keys() == layers.keys()
     if other_kind == "sdxl":  # diffusers reads this form for UNets only
-        assert torch.equal(plain(other_base, kohya), expected)
+        assert torch.equal(plain(picture, other_base, kohya), expected)
 
 
 def test_every_layer_of_sdxl_has_its_name_in_kohyas_form(tmp_path):
@@ -303,7 +278,7 @@ def test_a_pipeline_of_no_family_takes_adapters_as_diffusers_does(flux, tmp_path
     pipeline = load_generator(flux).pipeline
     layers = layers_of(pipeline, ["transformer"], r"blocks.*(to_[qkv]|add_[qkv]_proj)$")
     path = write(tmp_path / "flux.safetensors", layers)
-    expected = hooked(flux, layers)
+    expected = hooked(picture, flux, layers)
     assert not torch.equal(expected, picture(load_generator(flux)))
     assert torch.equal(picture(load_generator(flux, path, merge=False)), expected)
     zero = {n: LoraLayer(one.down, one.up * 0, one.alpha) for n, one in layers.items()}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.generation.conftest import hooked, plain
 
 from palate.adaptation.lora_files import convert_adapter
 from palate.errors import CheckpointError
@@ -26,29 +27,6 @@ def picture(generator):
     text = generator.encode(["a red ball", "a blue cube"])
     negative = generator.encode(["Weird. "])
     return to_bytes(sample(generator.pipeline, text, negative, [1, 2], HOW)[0])
-
-
-def plain(base, path):
-    """The picture after diffusers' own call on a file."""
-    generator = load_generator(base)
-    generator.pipeline.load_lora_weights(
-        str(path.parent), weight_name=path.name, local_files_only=True
-    )
-    return picture(generator)
-
-
-def hooked(base, layers):
-    """The slow obvious twin: each layer's output, plus alpha / rank × up(down(input))."""
-    generator = load_generator(base)
-    for name, layer in layers.items():
-
-        def add(module, given, answer, layer=layer):
-            inner = torch.nn.functional.linear(given[0], layer.down)
-            scale = layer.alpha / layer.rank
-            return answer + torch.nn.functional.linear(inner, layer.up) * scale
-
-        generator.pipeline.unet.get_submodule(name.removeprefix("unet.")).register_forward_hook(add)
-    return picture(generator)
 
 
 def as_processors(adapter, path):
@@ -104,8 +82,8 @@ def test_a_written_form_gives_the_pixels_of_the_adapter_here_and_in_plain_diffus
     path = adapter_in(form, adapter, tmp_path)
     assert read_adapter(path).form == form
     assert torch.equal(picture(load_generator(base, path, merge=False)), expected)
-    assert torch.equal(plain(base, path), expected)
-    assert torch.equal(expected, hooked(base, read_lora(adapter).layers))
+    assert torch.equal(plain(picture, base, path), expected)
+    assert torch.equal(expected, hooked(picture, base, read_lora(adapter).layers))
 
 
 def test_the_adapter_that_hps_published_is_read_as_its_code_applies_it(base, adapter, tmp_path):
@@ -115,7 +93,7 @@ def test_the_adapter_that_hps_published_is_read_as_its_code_applies_it(base, ada
         name: LoraLayer(layer.down, layer.up, 2.0)
         for name, layer in read_lora(adapter).layers.items()
     }
-    expected = hooked(base, ours)
+    expected = hooked(picture, base, ours)
     assert not torch.equal(expected, picture(load_generator(base, adapter, merge=False)))
     assert torch.equal(picture(load_generator(base, path, merge=False)), expected)
     found = read_adapter(path)
@@ -123,7 +101,7 @@ def test_the_adapter_that_hps_published_is_read_as_its_code_applies_it(base, ada
     for form in ("diffusers", "kohya"):
         result = convert_adapter(path, tmp_path / form, form)
         assert (result["ranks"], result["alphas"], result["layers"]) == ([2], [2.0], 56)
-        assert torch.equal(plain(base, tmp_path / form / FILE_NAME), expected)
+        assert torch.equal(plain(picture, base, tmp_path / form / FILE_NAME), expected)
         details = read_adapter(tmp_path / form).details
         assert details == {"source": "adapted_model.bin", "source_sha256": found.fingerprint}
 
@@ -140,10 +118,12 @@ def test_ranks_and_alphas_that_differ_by_layer_are_kept(base, tmp_path, form):
     path = write(tmp_path / "mixed.safetensors", Lora(layers, form), form)
     linear = {name: layer for name, layer in layers.items() if ".to_" in name}
     some = write(tmp_path / "some.safetensors", Lora(linear, form), form)
-    assert torch.equal(picture(load_generator(base, some, merge=False)), hooked(base, linear))
+    assert torch.equal(
+        picture(load_generator(base, some, merge=False)), hooked(picture, base, linear)
+    )
     convert_adapter(path, tmp_path / "out", "diffusers")
     expected = picture(load_generator(base, path, merge=False))
-    assert torch.equal(plain(base, tmp_path / "out" / FILE_NAME), expected)
+    assert torch.equal(plain(picture, base, tmp_path / "out" / FILE_NAME), expected)
 
 
 @pytest.mark.parametrize("form", ["diffusers", "kohya"])
@@ -187,9 +167,9 @@ def test_a_kohya_file_from_elsewhere_is_read_as_diffusers_reads_it(base, tmp_pat
     assert {name.partition(".")[0] for name in layers} == {"unet", "text_encoder"}
     path = write(tmp_path / "style.safetensors", Lora(layers, "kohya"), "kohya")
     ours = picture(load_generator(base, path, merge=False))
-    assert torch.equal(ours, plain(base, path))
+    assert torch.equal(ours, plain(picture, base, path))
     convert_adapter(path, tmp_path / "out", "diffusers")
-    assert torch.equal(ours, plain(base, tmp_path / "out" / FILE_NAME))
+    assert torch.equal(ours, plain(picture, base, tmp_path / "out" / FILE_NAME))
     merged = picture(load_generator(base, path))
     assert (merged.int() - ours.int()).abs().max() <= 1
     alone = {name: layer for name, layer in layers.items() if name.startswith("text_encoder.")}

@@ -73,8 +73,8 @@ def test_the_features_are_those_of_the_clip_and_computed_once(dataset, tmp_path,
 
     monkeypatch.setattr(type(base.clip), "image_features", count)
     train(dataset, base, tmp_path / "run", settings(steps=20))
-    # one to see whether they fit, one to see how many go together
-    assert seen == [1, 1, dataset.images.num_rows]
+    # one to see whether they fit and how many go together
+    assert seen == [1, dataset.images.num_rows]
     seen.clear()
     altered = train(dataset, base, tmp_path / "altered", settings(shift=1))
     assert not altered["cached"]

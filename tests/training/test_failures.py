@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 
 import pyarrow.parquet as pq
@@ -12,7 +14,6 @@ import torch
 from palate.cli.main import main
 from palate.data.records import Choice, pick_ranks
 from palate.data.tables import load_dataset, save_dataset, to_rows, to_table
-from palate.errors import RunError
 from palate.models.clip_files import load_clip, save_clip
 from palate.models.tiny import tiny_clip
 from palate.training.loop import STATE
@@ -186,10 +187,11 @@ def test_a_full_disk_told_by_the_system_is_the_same(place, capsys, monkeypatch):
     interrupted(place, monkeypatch)
     before = (place / "run" / STATE).read_bytes()
 
-    def full(path, content):
-        raise RunError(f"{path}: could not be written: No space left on device")
+    def full(self, data):
+        self.fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise self.fault
 
-    monkeypatch.setattr(module, "write_atomic", full)
+    monkeypatch.setattr(module._Opened, "write", full)
     capsys.readouterr()
     assert main(command(place)) == 2
     assert sentence(capsys).endswith("could not be written: No space left on device")

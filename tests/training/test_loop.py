@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 
 import pytest
 import torch
@@ -187,15 +189,20 @@ def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
     import palate.training.loop as module
 
     task = Regression()
-    real, calls = module.write_atomic, []
+    begun = []
 
-    def full(path, content):
-        calls.append(path)
-        if len(calls) == 2:
-            raise RunError(f"{path}: could not be written: No space left on device")
-        real(path, content)
+    class Opened(module._Opened):
+        def save(self, state):
+            begun.append(state)
+            if len(begun) == 2:
+                self.file = FullDisk()
+            super().save(state)
 
-    monkeypatch.setattr(module, "write_atomic", full)
+    class FullDisk:
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "_Opened", Opened)
     with pytest.raises(RunError, match="No space left"):
         fit(task.parameters, task.losses_at, settings(), tmp_path)
     state = torch.load(tmp_path / STATE, weights_only=True)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from tests.together import run_together
 
 from palate.errors import SettingsError
 from palate.models.clip_files import load_clip, save_clip
@@ -56,22 +53,9 @@ def distance(first, second):
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
-def launch(dataset, held_out, base, out, how, *, bypass="no", count=2):
-    script = out.parent / "script.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
-    command += ["--master-port", str(29500 + os.getpid() % 2000), str(script)]
-    command += [str(dataset.folder), str(held_out.folder), str(base), str(out), bypass, repr(how)]
-    source = str(Path(__file__).parents[2] / "src")
-    found = subprocess.run(
-        command,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source, "ACCELERATE_USE_CPU": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert found.returncode == 0, found.stderr[-3000:]
+def launch(dataset, held_out, base, out, how, *, bypass="no"):
+    words = [dataset.folder, held_out.folder, base, out, bypass, repr(how)]
+    run_together(SCRIPT, words, out.parent)
 
 
 @pytest.mark.parametrize("change", [{}, {"shift": 2, "flip": True}, {"weights": "prompts"}])

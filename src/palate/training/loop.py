@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from palate.errors import DataError, RunError, SettingsError
-from palate.runs import track, write_atomic
+from palate.runs import atomic_path, track
 from palate.training.processes import Processes
 
 STATE = "state.pt"
@@ -248,14 +247,13 @@ class _State:
         state = {
             "step": self.step,
             "settings": asdict(self.settings),
-            "parameters": self.values(),
+            "parameters": {name: value.detach() for name, value in self.parameters.items()},
             "optimiser": self.optimiser.state_dict(),
             "ema": self.ema,
             "found": found,
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomic(file, buffer.getvalue())
+        with atomic_path(file) as temporary, temporary.open("wb") as opened:
+            _Opened(opened).save(state)
 
     def load(self, file: Path) -> None:
         """Go back to a saved state, which all processes must see."""
@@ -276,10 +274,34 @@ class _State:
     def finish(self) -> Fitted:
         """Leave the best parameters in place."""
         if not self.found.best:
-            self.found.best = copy.copy(self.ema) or self.values()
+            last = {name: value.detach() for name, value in self.parameters.items()}
+            self.found.best = copy.copy(self.ema) or last
             self.found.best_step = self.step
+        self.optimiser.zero_grad(set_to_none=True)
         _put(self.parameters, self.found.best)
         return self.found
+
+
+class _Opened:
+    """A file that remembers the system's fault, which ``torch.save`` replaces by one that says nothing of a full disk."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.flush = file, file.flush
+        self.fault: OSError | None = None
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write straight to the file: a state is three times the size of what is trained."""
+        try:
+            torch.save(state, self)
+        except RuntimeError as error:
+            raise self.fault or error from error
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.fault = error
+            raise
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from palate.training.learners.learner import Change
-from palate.training.stores import Shelf
+from palate.training.stores import Shelf, chunk_for
 
 
 class StateBank:
@@ -33,8 +33,9 @@ class StateBank:
         if shelf is not None:
             one = below(inputs[:1])
             if len(inputs) * one.numel() * one.element_size() <= room:
+                chunk = chunk_for(one)
                 self.kept = shelf.fill(
-                    name, len(inputs), lambda cut: below(inputs[cut]), label=label
+                    name, len(inputs), lambda cut: below(inputs[cut]), chunk=chunk, label=label
                 )
 
     def states(self, places: Int[Tensor, " rows"], change: Change | None = None) -> Tensor:

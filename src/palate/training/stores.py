@@ -36,19 +36,16 @@ class Shelf:
         count: int,
         compute: Callable[[slice], Tensor],
         *,
+        chunk: int = CHUNK,
         label: str = "",
-        chunk: int | None = None,
     ) -> Tensor:
-        """Compute a tensor of ``count`` rows in parts of a fixed size, so that a restart gives the same.
+        """Compute a tensor of ``count`` rows, ``chunk`` at a time, so that a restart gives the same.
 
-        The size is ``chunk``, or what suits the rows: a processor is faster where what the blocks pass on stays in its
-        cache, a GPU with many rows.
         One process of each machine computes, the others wait and share. Raises DataError for no rows, and
         RunError where the disk has no room.
         """
         if count == 0:
             raise DataError("there is nothing to train on")
-        chunk = chunk or _suiting(compute(slice(0, 1)))
         cuts = [slice(start, min(start + chunk, count)) for start in range(0, count, chunk)]
         first = compute(cuts[0]).detach().cpu()
         shape = (count, *first.shape[1:])
@@ -101,8 +98,11 @@ class Shelf:
         return room
 
 
-def _suiting(row: Tensor) -> int:
-    """Say how many rows like this one are computed together."""
+def chunk_for(row: Tensor) -> int:
+    """Say how many rows like this one are best computed together.
+
+    A processor is faster where what the blocks pass on stays in its cache, a GPU with many rows.
+    """
     if row.device.type != "cpu":
         return CHUNK
     return max(1, min(CHUNK, _IN_CACHE // row.numel()))

@@ -18,7 +18,7 @@ from palate.data.tables import Dataset, image_path
 from palate.errors import DataError, SettingsError
 from palate.models.pixels import Preparation, open_picture, squares
 from palate.training.batches import Batch, Groups
-from palate.training.stores import CHUNK, Shelf
+from palate.training.stores import Shelf
 
 Pictures = UInt8[Tensor, "images 3 size size"]
 Change = Callable[[Pictures, Int[Tensor, " images"]], Pictures]
@@ -145,4 +145,4 @@ def open_pictures(
         def part(cut: slice) -> Tensor:
             return torch.stack(list(pool.map(one, keys[cut])))
 
-        return shelf.fill("pictures", len(keys), part, label="opening images", chunk=CHUNK)
+        return shelf.fill("pictures", len(keys), part, label="opening images")
