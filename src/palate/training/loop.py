@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import torch
 from torch import Tensor
@@ -292,7 +292,7 @@ class _Opened:
     def save(self, state: Mapping[str, Any]) -> None:
         """Write straight to the file: a state is three times the size of what is trained."""
         try:
-            torch.save(state, self)
+            torch.save(state, cast(BinaryIO, self))
         except RuntimeError as error:
             raise self.fault or error from error
 
