@@ -292,7 +292,7 @@ class _Opened:
     def save(self, state: Mapping[str, Any]) -> None:
         """Write straight to the file: a state is three times the size of what is trained."""
         try:
-            torch.save(state, cast(BinaryIO, self))
+            torch.save(state, cast("BinaryIO", self))
         except RuntimeError as error:
             raise self.fault or error from error
 
