@@ -93,12 +93,3 @@ def test_what_does_not_fit_is_refused_in_one_sentence(data: Path, capsys, words,
     found = capsys.readouterr()
     assert told in found.err
     assert found.err.count("\n") == 1
-
-
-def test_styles_that_stand_there_are_not_replaced(data: Path, capsys) -> None:
-    (data / "out").mkdir()
-    (data / "out" / "styles.json").write_text("mine")
-    words = "data --scores s.parquet --benchmark hps-v2-bench --out out"
-    assert main(["evaluate", *words.split()]) == 2
-    assert "styles.json: exists; choose another --out" in capsys.readouterr().err
-    assert (data / "out" / "styles.json").read_text() == "mine"

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from palate.cli.main import main
 from palate.data.records import Choice, Image, Score
-from palate.data.tables import load_dataset, save_dataset, to_table, write_table
+from palate.data.tables import load_dataset, save_dataset, to_rows, to_table, write_table
 from palate.evaluation import looks
 from palate.evaluation.contrasts import (
     Contrast,
@@ -253,6 +254,19 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     assert message in told
     assert told.startswith("error: ")
     assert told.count("\n") == 1
+
+
+def test_refused_choices_leave_no_run_behind(data: Path, capsys) -> None:
+    found = load_dataset(data / "data")
+    rows = list(to_rows(found.choices, Choice))
+    more = [replace(row, choice=f"{row.choice}-more", dimension="detail") for row in rows]
+    save_dataset(data / "data", found.images, to_table([*rows, *more], "choices"))
+    out = data / "out"
+    told = correlation(capsys, data, "--colours", "--out", out, status=2)
+    assert "(detail, overall), expected one: name it by --dimension" in told
+    assert not out.exists()
+    correlation(capsys, data, "--colours", "--dimension", "detail", "--out", out)
+    assert (out / "study.json").is_file()
 
 
 def test_the_commands_of_the_page_run(data: Path, root: Path, capsys, monkeypatch) -> None:

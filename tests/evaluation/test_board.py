@@ -19,7 +19,7 @@ from palate.cli.main import main
 from palate.data.records import Choice, Image, Score
 from palate.data.tables import Dataset, save_dataset, to_table, write_table
 from palate.errors import DataError
-from palate.evaluation.benchmarks import BENCHMARKS, as_counted, benchmark_of, benchmark_styles
+from palate.evaluation.benchmarks import BENCHMARKS, as_counted, benchmark_of
 from palate.evaluation.board import Board, BoardSettings, measure_board
 from palate.evaluation.board_tables import (
     accuracy_table,
@@ -149,23 +149,6 @@ def test_a_benchmark_takes_its_own_choices_alone(tmp_path: Path) -> None:
         benchmark_of(found.choices, "hpd")
 
 
-def test_styles_are_scored_in_chunks_of_eighty() -> None:
-    keys = [f"sd/{style}/{k:05d}.jpg" for style in ("anime", "photo") for k in range(800)]
-    images = to_table([Image(key, "p") for key in keys], "images")
-    values = np.arange(1600, dtype=float)
-    rows = [
-        Score(key, "p", "hps-v2", "overall", float(value), "hps", "f" * 64)
-        for key, value in zip(keys, values, strict=True)
-    ]
-    found = {row.style: row for row in benchmark_styles(images, to_table(rows, "scores"))}
-    assert found["anime"].mean == pytest.approx(values[:800].mean())
-    chunks = values[:800].reshape(10, 80).mean(axis=1)
-    assert found["anime"].deviation == pytest.approx(chunks.std())
-    assert (found["anime"].chunks, found["all"].images) == (10, 1600)
-    with pytest.raises(DataError, match="has no score"):
-        benchmark_styles(images, to_table(rows[:-1], "scores"))
-
-
 def test_disagreements_count_people_and_name_favourites() -> None:
     rows = [
         Choice(f"c{k}", "p", images, ranks, annotator=str(k))
@@ -268,21 +251,6 @@ def test_of_several_conditions_that_of_the_dimension_is_taken(tmp_path: Path) ->
     assert told["detail", "mps"] == 0.0
     alone = measure_board([("set", both)], tables[:1]).rows
     assert {row.dimension for row in alone} == {"overall", "detail"}
-
-
-def test_the_command_scores_generators_by_style(tmp_path: Path, capsys) -> None:
-    keys = [f"sd/{style}/{k:05d}.jpg" for style in ("anime", "photo") for k in range(80)]
-    images = to_table([Image(key, "p") for key in keys], "images")
-    save_dataset(tmp_path / "bench", images, to_table([], "choices"))
-    rows = [
-        Score(key, "p", "hps-v2", "overall", 26.0 + (key[3] == "a"), "hps", "f" * 64)
-        for key in keys
-    ]
-    write_table(to_table(rows, "scores"), tmp_path / "s.parquet")
-    command = ["evaluate", str(tmp_path / "bench"), "--benchmark", "hps-v2-bench", "--json"]
-    assert main([*command, "--scores", str(tmp_path / "s.parquet")]) == 0
-    found = {row["style"]: row["mean"] for row in json.loads(capsys.readouterr().out)}
-    assert found == {"all": 26.5, "anime": 27.0, "photo": 26.0}
 
 
 # -------------------------------------------------------------------------- what people reach

@@ -28,7 +28,7 @@ def board(
     The benchmark `hps-v2-bench` measures generators instead: the mean score of each style.
     """
     if given["benchmark"] == "hps-v2-bench":
-        _styles(paths, tables, out, as_json=as_json)
+        _styles(paths, tables, given, out, overwrite=overwrite, as_json=as_json)
         return
     from palate.data.tables import read_table
     from palate.evaluation.board import BoardSettings, measure_board
@@ -64,36 +64,49 @@ def _text(table: Any) -> str:
 
 
 def _styles(
-    paths: Sequence[Path], tables: Sequence[Path], out: Path | None, *, as_json: bool
+    paths: Sequence[Path],
+    tables: Sequence[Path],
+    given: dict[str, Any],
+    out: Path | None,
+    *,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Score generators by style, as the HPS v2 benchmark does, beside what was published."""
     from palate.data.tables import read_table
-    from palate.evaluation.benchmarks import benchmark_styles
-    from palate.runs import write_atomic
+    from palate.errors import RunError
+    from palate.evaluation.styles import benchmark_styles, style_csv, style_table
+    from palate.runs import RECORD, start_run, write_atomic
+    from palate.stats.intervals import Bootstrap
 
-    rows = []
-    for path in paths:
-        images = _dataset(path).images
-        for table in tables:
-            scores = read_table(scores_path(table), "scores")
-            scorer = scores.column("scorer")[0].as_py()
-            rows += [
-                {"scorer": scorer, **one.to_dict()} for one in benchmark_styles(images, scores)
-            ]
-    if out is not None:
-        write_atomic(out / "styles.json", json.dumps(rows, indent=1) + "\n")
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    header = ["scorer", "generator", "style", "images", "mean", "± of chunks"]
-    told = [
-        [
-            *(row["scorer"], row["generator"], row["style"], f"{row['images']:,}"),
-            *(f"{row['mean']:.2f}", f"{row['deviation']:.4f}"),
-        ]
-        for row in rows
+    asked = {name: given[name] for name in ("resamples", "seed") if given[name] is not None}
+    bootstrap = Bootstrap(**asked)
+    images = [_dataset(path).images for path in paths]
+    places = [scores_path(table) for table in tables]
+    scores = [read_table(place, "scores") for place in places]
+    rows = [
+        row for one in images for table in scores for row in benchmark_styles(one, table, bootstrap)
     ]
-    typer.echo(text_table(header, told, right="345"))
+    table = style_table(rows)
+    if out is not None:
+        inputs = {
+            f"images {number}": path / "images.parquet" for number, path in enumerate(paths, 1)
+        }
+        inputs |= {f"scores {number}": place for number, place in enumerate(places, 1)}
+        written = {
+            "styles.json": json.dumps([row.to_dict() for row in rows], indent=1) + "\n",
+            "styles.md": table.to_markdown(),
+            "styles.csv": style_csv(rows),
+        }
+        for name in written:
+            if (out / name).exists() and not (out / RECORD).exists():
+                raise RunError(f"{out / name}: exists and is no run's; choose another --out")
+        with start_run("evaluate styles", out, bootstrap, inputs, overwrite=overwrite) as run:
+            if not run.finished:
+                for name, text in written.items():
+                    write_atomic(out / name, text)
+                run.finish({"rows": len(rows)}, files=[out / name for name in written])
+    typer.echo(json.dumps([row.to_dict() for row in rows]) if as_json else _text(table))
 
 
 def _dataset(path: Path) -> Any:

@@ -126,9 +126,8 @@ def evaluate(  # noqa: PLR0917 - typer makes options of them
             "give a data set and --scores, or --compare with two tables of scores"
         )
     if board or benchmark is not None or len(dataset) > 1 or len(scores) > 1:
-        _refuse_on_board(
-            of_one | of_two, common | {"by": by, "recipe": recipe}, benchmark, out, overwrite
-        )
+        of_choices = {"missing": missing, "by": by, "recipe": recipe}
+        _refuse_on_board(of_one | of_two, of_choices, benchmark)
         given = common | {"benchmark": benchmark, "by": by}
         _board(dataset, scores, given, recipe, out, overwrite=overwrite, as_json=as_json)
         return
@@ -140,23 +139,14 @@ def evaluate(  # noqa: PLR0917 - typer makes options of them
 
 
 def _refuse_on_board(
-    alone: dict[str, Any],
-    counted: dict[str, Any],
-    benchmark: str | None,
-    out: Path | None,
-    overwrite: bool,
+    alone: dict[str, Any], of_choices: dict[str, Any], benchmark: str | None
 ) -> None:
     """Refuse what a board does not read: its protocols fix the rules for ties and averages."""
-    from palate.errors import RunError
-
     rules = ("--ties", "--human-ties", "--pair-ties", "--average")
     reasons = dict.fromkeys(rules, "the protocols of its benchmarks fix these rules")
     refuse_options("a board", named(alone), reasons)
-    if benchmark != "hps-v2-bench":
-        return
-    refuse_options("--benchmark hps-v2-bench", named(counted))
-    if out is not None and (out / "styles.json").exists() and not overwrite:
-        raise RunError(f"{out / 'styles.json'}: exists; choose another --out, or --overwrite")
+    if benchmark == "hps-v2-bench":
+        refuse_options("--benchmark hps-v2-bench", named(of_choices))
 
 
 def _evaluate(

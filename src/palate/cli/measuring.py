@@ -86,6 +86,7 @@ def correlation(  # noqa: PLR0917 - typer makes options of them
     """
     from palate.errors import SettingsError
     from palate.evaluation.contrasts import CorrelationSettings, CorrelationStudy
+    from palate.evaluation.relabelling import decided_choices
     from palate.runs import start_run
     from palate.settings import read_settings
 
@@ -100,6 +101,8 @@ def correlation(  # noqa: PLR0917 - typer makes options of them
     if extractor is None and reference is not None:
         raise SettingsError("--reference goes with --inception, --eye or --colours")
     found, tables = _dataset(dataset, extractor), [scores_path(path) for path in scores or []]
+    # choices that are refused leave no run behind
+    decided_choices(found.choices, settings.dimension)
 
     def study(keep: Path | None) -> CorrelationStudy:
         return _study(found, tables, extractor, reference, features or keep, settings)

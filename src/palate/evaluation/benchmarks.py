@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
-import pyarrow.compute as pc
-
 from palate.data.records import Choice
 from palate.data.tables import to_rows, to_table
 from palate.errors import DataError
@@ -136,71 +133,3 @@ def _agreed(choices: Any) -> Iterator[Choice]:
             source=row.source,
             details=row.details,
         )
-
-
-CHUNK: Final = 80
-"""Prompts in a chunk of the HPS v2 benchmark; a style has ten."""
-
-
-@dataclass(frozen=True, slots=True)
-class StyleScore:
-    """Mean score of a generator's images in one style, and the deviation of the means of chunks.
-
-    Source: HPSv2, `hpsv2/evaluation.py`: the scores of a style in the order of its prompts are cut into
-    ten chunks of 80, and the standard deviation (population) of the means of chunks is printed.
-    """
-
-    generator: str
-    style: str
-    images: int
-    mean: float
-    deviation: float
-    chunks: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-def benchmark_styles(images: Any, scores: Any) -> list[StyleScore]:
-    """Score generators as the HPS v2 benchmark does: by style, in chunks of 80 prompts.
-
-    `images` is a table whose keys are `model/style/00000.jpg` (see `palate data import hps-benchmark`) and
-    `scores` a table of one scorer. Higher is better. The last row of a generator is the mean of all.
-    Raises `DataError` where an image has no score.
-    """
-    keys = images.column("image").to_pylist()
-    rows = pc.index_in(images.column("image"), value_set=scores.column("image").combine_chunks())
-    values = np.asarray(
-        pc.take(scores.column("value"), rows.combine_chunks()).to_numpy(zero_copy_only=False),
-        dtype=np.float64,
-    )
-    if np.isnan(values).any():
-        missing = keys[int(np.argmax(np.isnan(values)))]
-        raise DataError(f"image {missing!r} has no score ({int(np.isnan(values).sum())} in all)")
-    order = np.argsort(np.asarray(keys, dtype=object), kind="stable")
-    groups: dict[tuple[str, str], list[float]] = {}
-    for place in order:
-        parts = keys[place].split("/")
-        if len(parts) != 3:
-            raise DataError(f"image {keys[place]!r} is not named model/style/number")
-        groups.setdefault((parts[0], parts[1]), []).append(float(values[place]))
-    found = []
-    for generator in sorted({name for name, _ in groups}):
-        own = {style: group for (name, style), group in groups.items() if name == generator}
-        found += [_style(generator, style, group) for style, group in sorted(own.items())]
-        everything = [value for group in own.values() for value in group]
-        found.append(_style(generator, "all", everything))
-    return found
-
-
-def _style(generator: str, style: str, values: list[float]) -> StyleScore:
-    chunks = [np.mean(values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
-    return StyleScore(
-        generator=generator,
-        style=style,
-        images=len(values),
-        mean=float(np.mean(values)),
-        deviation=float(np.std(chunks)),
-        chunks=len(chunks),
-    )

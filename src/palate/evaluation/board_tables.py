@@ -78,7 +78,7 @@ def accuracy_table(rows: Iterable[BoardRow]) -> BoardTable:
                 *(_share(result.value, 2), _between(its.low, its.high)),
                 *(_share(one) for one in baselines),
                 f"{result.choices:,}",
-                "" if row.published is None else _printed(row.published),
+                "" if row.published is None else printed_with_grade(row.published),
                 "" if row.difference is None else f"{100 * row.difference:+.2f}",
             )
         )
@@ -104,7 +104,7 @@ def ceiling_table(ceilings: Iterable[HumanCeiling]) -> BoardTable:
             for name, value, low, high, count in one.rows()
         ]
         cells += [
-            (*place, f"{own.name}, published, {own.protocol}", _printed(own), "", "")
+            (*place, f"{own.name}, published, {own.protocol}", printed_with_grade(own), "", "")
             for own in one.published
         ]
         notes += [f"{one.data}, {one.dimension}, {place[2]}: {note}." for note in one.notes]
@@ -128,7 +128,7 @@ def retrieval_table(rows: Iterable[RetrievalRow]) -> BoardTable:
             values = dict(line)
             cells.append((*place, name, *(values.get(one, NONE) for one in measures)))
         printed = [row.published for own in scorers.values() for row in own.values()]
-        notes |= dict.fromkeys(_source(one) for one in printed if one is not None)
+        notes |= dict.fromkeys(source_note(one) for one in printed if one is not None)
     title = "Recall@k and Filter@k, %"
     if any(NONE in line for line in cells):
         notes = {"none: no choice has more than k images, or nothing was printed.": None} | notes
@@ -150,7 +150,9 @@ def _retrieved(name: str, own: dict[str, RetrievalRow]) -> Iterator[_Line]:
     yield 1, "chance", tuple(chance.items())
     counts = {measure: f"{its.count:,}" for measure, its in estimates.items()}
     yield 2, "choices", tuple(counts.items())
-    printed = {measure: _printed(row.published) for measure, row in own.items() if row.published}
+    printed = {
+        measure: printed_with_grade(row.published) for measure, row in own.items() if row.published
+    }
     if printed:
         yield 3, f"{name}, published, {ANOTHER_SET}", tuple(printed.items())
 
@@ -169,12 +171,12 @@ def opinion_table(rows: Iterable[OpinionRow]) -> BoardTable:
                 NONE if within is None else _number(within.value),
                 "" if within is None else _bounds(within.low, within.high),
                 f"{whole.count:,}",
-                "" if row.published is None else _printed(row.published),
+                "" if row.published is None else printed_with_grade(row.published),
                 "" if row.difference is None else f"{row.difference:+.3f}",
             )
         )
         if row.published is not None:
-            notes[_source(row.published)] = None
+            notes[source_note(row.published)] = None
     return BoardTable(
         "Correlation with mean opinions",
         (*_PLACE, *header, "images", "published", "difference"),
@@ -214,12 +216,13 @@ def _bounds(low: float, high: float) -> str:
     return NONE if math.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
-def _printed(one: Published) -> str:
+def printed_with_grade(one: Published) -> str:
     """A printed value with its grade, marked where its source does not say how it was counted."""
     return f"{one.printed()} ({one.grade}{', unstated' if one.protocol == 'unstated' else ''})"
 
 
-def _source(one: Published) -> str:
+def source_note(one: Published) -> str:
+    """Where a printed value is from, in a sentence."""
     note = f" ({one.note})" if one.note else ""
     return f"Published for {one.name}: {one.source}{note}."
 

@@ -122,7 +122,11 @@ def compare_scores(a: Any, b: Any, settings: CompareSettings | None = None) -> C
     for column in ("scorer", "fingerprint", "dimension", "unit"):
         left, right = a.column(column)[0].as_py(), b.column(column)[0].as_py()
         if left != right:
-            raise DataError(f"scores with {column} {left!r} cannot be compared with {right!r}")
+            hint = "; two scorers stand side by side on a board" if column == "scorer" else ""
+            raise DataError(
+                f"scores with {column} {left!r} cannot be compared with {right!r}, expected the images of two "
+                f"generators under one scorer{hint}"
+            )
     values_a, values_b = _units(a, settings), _units(b, settings)
     shared = sorted(values_a.keys() & values_b.keys())
     left_out = len(values_a.keys() ^ values_b.keys())
