@@ -55,7 +55,9 @@ class TrainSettings:
     choices of a step over all processes; ``accumulate`` computes it in so many parts. ``precision =
     "bfloat16"`` computes the towers in 16 bits, weights and loss stay in 32. ``checkpointing`` saves memory
     by computing blocks twice. ``alike`` puts choices of one size together. ``shift`` and ``flip`` alter the
-    images in each step (off by default; mirroring swaps left and right). ``cache_gb`` bounds what the states
+    images in each step (off by default; mirroring swaps left and right). ``pad`` brings the longer edge of an image to the
+    square and pads with black: ``training`` for what is learnt from alone, as HPS was trained while its release scores
+    as the base does, ``always`` for the scorer too, as HPS v2 (towers only), ``never`` leaves it to the base's preparation. ``cache_gb`` bounds what the states
     below the first trained block may take, which are computed once where they fit and the images are not
     altered; 0 recomputes them in every step. ``trackers`` are accelerate's; TensorBoard's files lie in ``logs``.
 
@@ -92,6 +94,7 @@ class TrainSettings:
     ema: float = 0.0
     shift: int = 0
     flip: bool = False
+    pad: Literal["never", "training", "always"] = "never"
     cache_gb: float = 4.0
     evaluate_every: int = 50
     save_every: int = 100
@@ -116,6 +119,8 @@ class TrainSettings:
         for name in ("image_layers", "text_layers", "shift", "cache_gb"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if self.pad == "always" and self.model != "towers":
+            raise SettingsError("pad is 'always', but only the model 'towers' is saved so")
         if self.logit_scale is not None and not 0 < self.logit_scale < math.inf:
             raise SettingsError(f"logit_scale is {self.logit_scale}, expected above 0")
         self._refuse_unread()

@@ -147,7 +147,7 @@ class Task:
         *,
         wrap: bool = False,
     ) -> Task:
-        """Read the choices and open their images; a training ``wrap``s its learner, to share gradients."""
+        """Read the choices and open their images; a training ``wrap``s its learner, to share gradients, and may pad."""
         share = settings.batch // (processes.count * settings.accumulate)
         if not share:
             raise SettingsError(
@@ -157,7 +157,8 @@ class Task:
         objective = OBJECTIVES[settings.objective]
         groups = read_groups(dataset.choices, settings.dimensions, f"{dataset.folder}")
         groups = weighed(prepared(groups, objective, settings.ties), settings.weights)
-        material = learner.open(dataset, groups, shelf, altered=settings.altered)
+        pad = wrap and settings.pad == "training"
+        material = learner.open(dataset, groups, shelf, altered=settings.altered, pad=pad)
         return cls(
             learner,
             processes.wrap(learner) if wrap else learner,

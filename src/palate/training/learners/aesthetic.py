@@ -88,9 +88,11 @@ class AestheticLearner(Learner):
         for place, bias in enumerate(self.biases):
             bias.requires_grad_(base.head.kind == "laion-v2-relu" and place < last)
 
-    def open(self, dataset: Dataset, groups: Groups, shelf: Shelf, *, altered: bool) -> ImageBank:
+    def open(
+        self, dataset: Dataset, groups: Groups, shelf: Shelf, *, altered: bool, pad: bool = False
+    ) -> ImageBank:
         """Open the images and compute their features once, unless they are altered in each step."""
-        pictures = open_pictures(dataset, groups.keys, self.preparation, shelf)
+        pictures = open_pictures(dataset, groups.keys, self.preparation, shelf, pad=pad)
         return ImageBank(self.base.clip, pictures, None, None if altered else shelf)
 
     def forward(

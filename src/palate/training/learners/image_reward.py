@@ -67,13 +67,13 @@ class ImageRewardLearner(Learner):
         self._learnt: tuple[RewardMaterial, Groups] | None = None
 
     def open(
-        self, dataset: Dataset, groups: Groups, shelf: Shelf, *, altered: bool
+        self, dataset: Dataset, groups: Groups, shelf: Shelf, *, altered: bool, pad: bool = False
     ) -> RewardMaterial:
         """Open the images, and run the frozen blocks where their states are to be kept.
 
         The first data set that is opened is the one that is learnt from: its rewards are made standard.
         """
-        pictures = open_pictures(dataset, groups.keys, self.preparation, shelf)
+        pictures = open_pictures(dataset, groups.keys, self.preparation, shelf, pad=pad)
         images = StateBank(
             "image-states",
             pictures,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -63,10 +63,13 @@ class Learner(nn.Module, ABC):
     preparation: Preparation
 
     @abstractmethod
-    def open(self, dataset: Dataset, groups: Groups, shelf: Shelf, *, altered: bool) -> Any:
+    def open(
+        self, dataset: Dataset, groups: Groups, shelf: Shelf, *, altered: bool, pad: bool = False
+    ) -> Any:
         """Open the images of a data set, and run what is frozen where its states are to be kept.
 
-        ``altered`` says that pictures will be changed, so that no state of them can be kept.
+        ``altered`` says that pictures will be changed, so that no state of them can be kept. ``pad`` brings their longer edge
+        to the square and pads with black, whatever the preparation of the scorer does.
         """
 
     @abstractmethod
@@ -123,12 +126,20 @@ def shown_in(batch: Batch) -> Shown:
 
 
 def open_pictures(
-    dataset: Dataset, keys: Sequence[str], preparation: Preparation, shelf: Shelf, workers: int = 2
+    dataset: Dataset,
+    keys: Sequence[str],
+    preparation: Preparation,
+    shelf: Shelf,
+    *,
+    pad: bool = False,
+    workers: int = 2,
 ) -> Pictures:
-    """Open, resize and crop the images of these keys, in this order.
+    """Open the images of these keys, in this order, and make squares of them; ``pad`` keeps all of each image.
 
     Raises DataError or ImageError naming the first image that is unknown or cannot be read.
     """
+    if pad:
+        preparation = padded(preparation)
     table = dataset.images.select(["image", "path"])
     known = dict(zip(table["image"].to_pylist(), table["path"].to_pylist(), strict=True))
 
@@ -146,3 +157,8 @@ def open_pictures(
             return torch.stack(list(pool.map(one, keys[cut])))
 
         return shelf.fill("pictures", len(keys), part, label="opening images")
+
+
+def padded(preparation: Preparation) -> Preparation:
+    """Bring the longer edge to the square and pad with black, as HPS and HPS v2 were trained."""
+    return replace(preparation, resize="longer", pad=0.0)

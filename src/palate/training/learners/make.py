@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from palate.errors import SettingsError
@@ -17,7 +18,7 @@ from palate.training.learners.aesthetic import (
     load_aesthetic_base,
 )
 from palate.training.learners.image_reward import ImageRewardLearner
-from palate.training.learners.learner import Base, Learner
+from palate.training.learners.learner import Base, Learner, padded
 from palate.training.learners.mps import MpsLearner, load_mps_base
 from palate.training.learners.towers import TowersLearner
 from palate.training.settings import TrainSettings
@@ -75,6 +76,8 @@ def learner_of(base: Base, settings: TrainSettings) -> Learner:
                 train_logit_scale=settings.train_logit_scale,
             )
         case "towers", Clip() | Siglip():
+            if settings.pad == "always":
+                base = replace(base, preparation=padded(base.preparation))
             return TowersLearner(
                 base,
                 settings.trained(),

@@ -136,9 +136,11 @@ class MpsLearner(Learner):
             with torch.no_grad():
                 self.model.logit_scale.fill_(math.log(logit_scale))
 
-    def open(self, dataset: Dataset, groups: Groups, shelf: Shelf, *, altered: bool) -> MpsMaterial:
+    def open(
+        self, dataset: Dataset, groups: Groups, shelf: Shelf, *, altered: bool, pad: bool = False
+    ) -> MpsMaterial:
         """Open the images, and run the frozen blocks where their states are to be kept."""
-        pictures = open_pictures(dataset, groups.keys, self.preparation, shelf)
+        pictures = open_pictures(dataset, groups.keys, self.preparation, shelf, pad=pad)
         conditions = [self.conditions[name] for name in groups.dimensions]
         ids = encode_prompts(self.mps.clip, [*groups.prompts, *conditions])
         room = self.how.cache_bytes

@@ -88,10 +88,10 @@ class TowersLearner(Learner):
                 self.model.logit_scale.fill_(math.log(logit_scale))
 
     def open(
-        self, dataset: Dataset, groups: Groups, shelf: Shelf, *, altered: bool
+        self, dataset: Dataset, groups: Groups, shelf: Shelf, *, altered: bool, pad: bool = False
     ) -> TowersMaterial:
         """Open the images, and run the frozen blocks where their states are to be kept."""
-        pictures = open_pictures(dataset, groups.keys, self.preparation, shelf)
+        pictures = open_pictures(dataset, groups.keys, self.preparation, shelf, pad=pad)
         room = self.how.cache_bytes
         kept = None if altered else shelf
         images = ImageBank(self.towers, pictures, self.frozen.image, kept, room)
