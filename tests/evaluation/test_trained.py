@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from dataclasses import replace
 
 import pytest
 from tests.training.conftest import write_dataset
 
-from palate.data.tables import load_dataset
+from palate.data.records import Choice
+from palate.data.tables import load_dataset, save_dataset, to_rows, to_table
 from palate.errors import RunError
 from palate.evaluation.evaluate import evaluate_choices
 from palate.evaluation.trained.describe import describe_trained
@@ -48,6 +51,24 @@ def test_the_card_tells_what_the_folder_does(made):
     for name in re.findall(r"\]\((\w+\.svg)\)", text):
         assert (folder / name).read_text("utf-8").startswith("<svg")
     assert {"loss.svg", "accuracy.svg"} <= {path.name for path in folder.iterdir()}
+
+
+def test_choices_on_what_was_not_learnt_are_not_measured(made, tmp_path):
+    folder, dataset, held = made
+    rows = list(to_rows(held.choices, Choice))
+    other = [
+        replace(row, choice=f"{row.choice}-turned", dimension="other", ranks=row.ranks[::-1])
+        for row in rows
+    ]
+    both = save_dataset(tmp_path / "both", held.images, to_table([*rows, *other], "choices"))
+    (tmp_path / "both" / "images").symlink_to(held.folder / "images")
+    shutil.copytree(folder, tmp_path / "run")
+    describe_trained(tmp_path / "run", dataset, both, base="a tiny CLIP")
+    one, two = (
+        json.loads((place / "measured.json").read_text()) for place in (folder, tmp_path / "run")
+    )
+    assert one[0]["accuracy"]["overall"] == two[0]["accuracy"]["overall"]
+    assert one[0]["calibration"] == two[0]["calibration"]
 
 
 def test_the_recipe_in_the_card_makes_it_again(made, tmp_path):

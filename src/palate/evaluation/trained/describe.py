@@ -38,15 +38,15 @@ def describe_trained(
     record = json.loads((run / RECORD).read_text("utf-8"))
     audit = audit_dataset(dataset, against=[] if validation is None else [validation])
     written = {DATA_AUDIT: json.dumps(audit.to_dict(), indent=1) + "\n", **_pictures(run)}
-    scorers, measured = trained_scorers(run, record["settings"]), []
+    learnt, measured = trained_scorers(run, record["settings"]), []
     if validation is not None:
-        measured = [measure_trained(one, validation, alone=len(scorers) == 1) for one in scorers]
+        measured = [measure_trained(one, validation, on) for one, on in learnt]
         written[MEASURED] = json.dumps([one.to_dict() for one in measured], indent=1) + "\n"
         written[CARD] = pretty_json(
             json.loads((run / CARD).read_text("utf-8")) | {"calibration": _temperatures(measured)}
         )
     pictures = [name for name in written if name.endswith(".svg")]
-    facts = TrainedFacts(scorers[0], record, audit, measured, base, licence, pictures)
+    facts = TrainedFacts(learnt[0][0], record, audit, measured, base, licence, pictures)
     written[MODEL_CARD] = write_trained_card(facts)
     for name, text in written.items():
         write_atomic(run / name, text)

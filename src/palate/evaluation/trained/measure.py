@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from palate.data.checks import list_lengths
@@ -52,21 +53,18 @@ class Measured:
         }
 
 
-def trained_scorers(run: Path, settings: Mapping[str, Any]) -> list[Scorer]:
-    """Load what a training saved: one scorer, or one for each dimension that it learnt apart."""
+def trained_scorers(run: Path, settings: Mapping[str, Any]) -> list[tuple[Scorer, tuple[str, ...]]]:
+    """Load what a training saved, each scorer with the dimensions that it learnt: one, or one for each dimension."""
+    dimensions = tuple(settings["dimensions"])
     if settings["model"] == "mps":
-        return [load(run, condition=name) for name in settings["dimensions"]]
-    return [load(run)]
+        return [(load(run, condition=name), (name,)) for name in dimensions]
+    return [(load(run), dimensions)]
 
 
-def measure_trained(scorer: Scorer, validation: Dataset, *, alone: bool = True) -> Measured:
-    """Score the images of some choices and hold the scores against them.
-
-    A scorer that is ``alone`` is held against the choices on every dimension, else against those on its own.
-    """
-    choices = validation.choices
-    if not alone:
-        choices = choices.filter(pc.equal(choices["dimension"], scorer.dimension))
+def measure_trained(scorer: Scorer, validation: Dataset, dimensions: Sequence[str]) -> Measured:
+    """Score the images of the choices on some dimensions and hold the scores against them."""
+    asked = pc.is_in(validation.choices["dimension"], value_set=pa.array(dimensions))
+    choices = validation.choices.filter(asked)
     shown = pc.list_flatten(choices["images"]).unique()
     images = validation.images.filter(pc.is_in(validation.images["image"], value_set=shown))
     scores = score_table(images, validation.folder, scorer)
