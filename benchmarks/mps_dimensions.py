@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from machine import machine
+from mps_words import MASK, Read, told_apart
 from numpy.typing import NDArray
 
 from palate.data.records import Choice
@@ -24,9 +25,8 @@ from palate.miniature.judge import WEIGHTS, judge
 from palate.miniature.people import People, expected_accuracy
 from palate.miniature.pictures import draw_dataset, load_pictures
 from palate.miniature.world import Pool, scenes_of
-from palate.models.clip import encode_prompts
 from palate.models.clip_files import load_clip
-from palate.models.mps_condition import Masking, tokens_kept
+from palate.models.mps_condition import Masking
 from palate.runs import seed_for
 from palate.scoring.catalog import load, miniature_folder
 from palate.scoring.networks import MpsScorer
@@ -39,6 +39,8 @@ from palate.training.train import train
 
 HERE = Path(__file__).parent
 Floats = NDArray[np.float64]
+# Accuracies by dimension, condition (or what a CLIP was trained on) and seed.
+Matrix = dict[str, dict[str, list[Floats]]]
 
 # Which of the judge's aspects (match, relation, vividness, clutter) people of a dimension look at.
 TASTES: Mapping[str, tuple[int, int, int, int]] = {
@@ -47,19 +49,29 @@ TASTES: Mapping[str, tuple[int, int, int, int]] = {
     "detail": (0, 0, 0, 1),
     "alignment": (1, 1, 0, 0),
 }
-# Words that this world's CLIP has read.
-CONDITIONS = {
+# Words that a person would think of first, all of which this world's CLIP has read.
+PLAIN = {
     "overall": "a red circle above a blue square on white",
     "aesthetics": "red yellow green cyan blue purple",
     "detail": "circle square triangle cross ring",
     "alignment": "above below left of right of on",
 }
+# Words of the same kinds that mps_words.py found on prompts of the choices: their masks can be told apart.
+CONDITIONS = {
+    "overall": "my weird weird my nice my on weird",
+    "aesthetics": "green pale green green purple purple pale grey",
+    "detail": "triangle cross",
+    "alignment": "above above left of a above below above left of right of",
+}
 PEOPLE, PANEL, PAIRS = 40, 0, 4
 # How much surer these people are than those of the miniature's loop, so that fewer choices suffice.
 SURER = 3.0
-# Of the masks that were tried on prompts of the choices, the first tells the conditions apart best.
-MASKS = {"mean, 0.95": Masking(pooling="mean", threshold=0.95), "max, 0.3 (official)": Masking()}
-MASK = MASKS["mean, 0.95"]
+# What is trained, then what it is held against.
+MASKS = {
+    "words that were searched for; mean, 0.95": (CONDITIONS, MASK),
+    "plain words; mean, 0.95": (PLAIN, MASK),
+    "plain words; max, 0.3 (official)": (PLAIN, Masking()),
+}
 
 
 class World:
@@ -148,23 +160,24 @@ class Held:
         return np.asarray(scorer.score(paths, prompts), dtype=np.float64)
 
 
-def same_masks(prompts: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Give the share of prompts on which a condition keeps the tokens that the condition of overall keeps.
+def masks_of(prompts: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """Say what the masks of each condition tell, for each way to make them.
 
-    The text tower is not trained, so that this is so before and after.
+    ``same``: the share of prompts on which a condition keeps the tokens that the condition of overall keeps.
+    ``named``: the share on which a linear reader of the kept tokens names the condition (of four; guessing
+    gets a quarter). The text tower is not trained, so that both are so before and after.
     """
-    clip = load_clip(miniature_folder())
-    mps = new_mps(clip, MpsSettings(layers=1, heads=4), 0)
-    text = mps.text_tokens(encode_prompts(clip, prompts))[0]
+    read = Read(new_mps(load_clip(miniature_folder()), MpsSettings(layers=1, heads=4), 0), prompts)
     found = {}
-    for label, masking in MASKS.items():
-        kept = {}
-        for name, words in CONDITIONS.items():
-            asked = mps.text_tokens(encode_prompts(clip, [words]))[0]
-            kept[name] = tokens_kept(text, asked.expand(len(text), -1, -1), masking)
+    for label, (conditions, masking) in MASKS.items():
+        kept = {name: read.kept(conditions[name], masking) for name in TASTES}
+        named = told_apart([read.means(conditions[name], masking) for name in TASTES])
         found[label] = {
-            name: round(float((mask == kept["overall"]).all(-1).float().mean()), 4)
-            for name, mask in kept.items()
+            "same": {
+                name: round(float((mask == kept["overall"]).all(-1).float().mean()), 4)
+                for name, mask in kept.items()
+            },
+            "named": dict(zip(TASTES, np.round(named, 4).tolist(), strict=True)),
         }
     return found
 
@@ -188,15 +201,17 @@ def more(one: Sequence[Floats], other: Sequence[Floats], clusters: NDArray[np.in
     }
 
 
-def mps_settings(given: argparse.Namespace, seed: int) -> TrainSettings:
-    """Give the settings of the MPS: all dimensions in each batch, the text tower as it is."""
+def mps_settings(
+    given: argparse.Namespace, seed: int, conditions: Mapping[str, str]
+) -> TrainSettings:
+    """Give the settings of an MPS: all dimensions in each batch, the text tower (and so the masks) as it is."""
     own = MpsSettings(
         pooling=MASK.pooling,
         threshold=MASK.threshold,
         tokens=MASK.tokens,
         layers=1,
         heads=4,
-        conditions=CONDITIONS,
+        conditions=conditions,
     )
     return TrainSettings(
         model="mps",
@@ -250,15 +265,9 @@ def measure(given: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], An
     scales = asked.scales()
     ask(asked, scales)
     held = Held(World(folder / "held", given.pool, given.held, 4), scales)
-    matrix: dict[str, dict[str, list[Floats]]] = {name: {} for name in TASTES}
-    for seed in range(given.seeds):
-        scorer = load(str(teach(asked.folder, folder / f"mps-{seed}", mps_settings(given, seed))))
-        assert isinstance(scorer, MpsScorer)
-        for condition in TASTES:
-            values = held.scores(scorer.on(condition))
-            for name in TASTES:
-                matrix[name].setdefault(condition, []).append(held.accuracy(name, values))
-    clips: dict[str, dict[str, list[Floats]]] = {name: {} for name in TASTES}
+    matrix = conditioned(given, held, asked.folder, folder / "mps", CONDITIONS, given.seeds)
+    plain = conditioned(given, held, asked.folder, folder / "plain", PLAIN, given.plain_seeds)
+    clips: Matrix = {name: {} for name in TASTES}
     for name in TASTES:
         for seed in range(given.clip_seeds):
             out = folder / f"clip-{name}-{seed}"
@@ -267,27 +276,55 @@ def measure(given: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], An
             for other in TASTES if name == "overall" else (name,):
                 clips[other].setdefault(name, []).append(held.accuracy(other, values))
     before = held.scores(load("miniature"))
-    return facts(held, matrix, clips, before), same_masks(held.world.prompts)
+    return facts(held, matrix, plain, clips, before), masks_of(held.world.prompts)
 
 
-def facts(held: Held, matrix: Any, clips: Any, before: Floats) -> dict[str, Any]:
+def conditioned(
+    given: argparse.Namespace,
+    held: Held,
+    asked: Path,
+    out: Path,
+    conditions: Mapping[str, str],
+    seeds: int,
+) -> Matrix:
+    """Train an MPS for each seed, and give the accuracy on every dimension under every condition."""
+    matrix: Matrix = {name: {} for name in TASTES}
+    for seed in range(seeds):
+        settings = mps_settings(given, seed, conditions)
+        scorer = load(str(teach(asked, out / str(seed), settings)))
+        assert isinstance(scorer, MpsScorer)
+        for condition in TASTES:
+            values = held.scores(scorer.on(condition))
+            for name in TASTES:
+                matrix[name].setdefault(condition, []).append(held.accuracy(name, values))
+    return matrix
+
+
+def against(matrix: Matrix, name: str) -> tuple[list[Floats], list[Floats]]:
+    """Give the accuracies on a dimension under its own condition, and their mean under the others, by seed."""
+    own = matrix[name][name]
+    others = [rows for condition, rows in matrix[name].items() if condition != name]
+    return own, [np.mean([rows[seed] for rows in others], axis=0) for seed in range(len(own))]
+
+
+def facts(
+    held: Held, matrix: Matrix, plain: Matrix, clips: Matrix, before: Floats
+) -> dict[str, Any]:
     """Sum up, dimension by dimension."""
     at, found = held.clusters, {}
     for name in TASTES:
-        own = matrix[name][name]
-        wrong = {other: matrix[name][other] for other in TASTES if other != name}
-        mean_wrong = [
-            np.mean([wrong[other][seed] for other in wrong], 0) for seed in range(len(own))
-        ]
+        own, wrong = against(matrix, name)
         found[name] = {
             "best": told([held.best(name)], at),
             "before": told([held.accuracy(name, before)], at),
             "own": told(own, at),
-            "wrong": told(mean_wrong, at),
+            "wrong": told(wrong, at),
             "by_condition": {other: told(rows, at) for other, rows in matrix[name].items()},
             "clip_overall": told(clips[name]["overall"], at),
             "clip_same": told(clips[name][name], at),
-            "own_over_wrong": more(own, mean_wrong, at),
+            "plain_own": told(plain[name][name], at),
+            "own_over_wrong": more(own, wrong, at),
+            "plain_own_over_wrong": more(*against(plain, name), at),
             "own_over_clip_overall": more(own, clips[name]["overall"], at),
             "own_over_clip_same": more(own, clips[name][name], at),
         }
@@ -298,30 +335,31 @@ def main() -> None:
     """Run everything, print it and keep it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, default=HERE / "mps-dimensions.json")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--plain-seeds", type=int, default=1, help="of the MPS of plain words")
     parser.add_argument("--clip-seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=800, help="of the MPS")
-    parser.add_argument("--prompts", type=int, default=1200, help="that people choose on")
+    parser.add_argument("--steps", type=int, default=1200, help="of the MPS")
+    parser.add_argument("--prompts", type=int, default=1800, help="that people choose on")
     parser.add_argument("--held", type=int, default=500, help="prompts to measure on")
     parser.add_argument("--pool", default="evaluation", choices=["evaluation", "spare"])
     given = parser.parse_args()
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        found, same = measure(given, Path(folder))
+        found, masks = measure(given, Path(folder))
     kept = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "command": "python benchmarks/mps_dimensions.py",
         "processor_seconds": round(time.process_time() - began),
         "seeds": given.seeds,
+        "plain_seeds": given.plain_seeds,
         "clip_seeds": given.clip_seeds,
         "steps": given.steps,
         "prompts": given.prompts,
         "choices": given.prompts * PAIRS * len(TASTES),
         "held_prompts": given.held,
         "held_pairs": given.held * 6,
-        "masks": list(MASKS),
-        "same_masks": same,
+        "masks": masks,
         "dimensions": found,
     }
     given.json.write_text(json.dumps(kept, indent=1) + "\n")

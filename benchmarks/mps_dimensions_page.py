@@ -29,15 +29,18 @@ def lines(facts: Facts) -> list[str]:
         "CLIP trained on this dimension": _cells(found, "clip_same"),
         "**the MPS, this dimension's condition**": _cells(found, "own"),
         "the MPS, the other three conditions": _cells(found, "wrong"),
+        "an MPS of plain words, this dimension's condition": _cells(found, "plain_own"),
         "the best that any scorer can reach": _cells(found, "best"),
     }
     over = {
         "its own condition over the other three": "own_over_wrong",
+        "the same with plain words": "plain_own_over_wrong",
         "the MPS over the CLIP trained on overall": "own_over_clip_overall",
         "the MPS over the CLIP trained on this dimension": "own_over_clip_same",
     }
     return [
-        f"{facts['date']}, {facts['seeds']} seeds of the MPS and {facts['clip_seeds']} of each CLIP, {facts['choices']:,} choices on {facts['prompts']:,} prompts,",
+        f"{facts['date']}, {facts['seeds']} seeds of the MPS, {facts['plain_seeds']} of that of plain words and {facts['clip_seeds']} of each CLIP,",
+        f"{facts['choices']:,} choices on {facts['prompts']:,} prompts,",
         f"{facts['held_pairs']:,} held-out pairs of {facts['held_prompts']:,} evaluation prompts; 95 % intervals over prompts.",
         f"{facts['steps']} steps of the MPS; {facts['processor_seconds'] / 60:.0f} minutes of one core in all.",
         "",
@@ -51,19 +54,42 @@ def lines(facts: Facts) -> list[str]:
             _row([label, *(_signed(one[name]) for one in found.values())])
             for label, name in over.items()
         ),
+        "",
+        *condition_lines(found),
+    ]
+
+
+def condition_lines(found: Facts) -> list[str]:
+    """Every dimension (row) under every condition (column)."""
+    return [
+        _row(["the MPS on, under the condition of", *found]),
+        _row(["---"] * (1 + len(found))),
+        *(
+            _row([name, *(f"{one['by_condition'][condition]['value']:.3f}" for condition in found)])
+            for name, one in found.items()
+        ),
     ]
 
 
 def mask_lines(facts: Facts) -> list[str]:
-    """How many prompts have the same mask under a condition as under that of overall."""
+    """How often the kept tokens say the condition, and how often they are those of overall's."""
     names = list(facts["dimensions"])
+    head = [_row(["---"] * (1 + len(names)))]
+
+    def rows(what: str) -> list[str]:
+        return [
+            _row([label, *(f"{100 * told[what][name]:.0f} %" for name in names)])
+            for label, told in facts["masks"].items()
+        ]
+
     return [
-        _row(["mask", *names]),
-        _row(["---"] * (1 + len(names))),
-        *(
-            _row([label, *(f"{100 * same[name]:.0f} %" for name in names)])
-            for label, same in facts["same_masks"].items()
-        ),
+        _row(["the kept tokens name the condition", *names]),
+        *head,
+        *rows("named"),
+        "",
+        _row(["the kept tokens are those of overall", *names]),
+        *head,
+        *rows("same"),
     ]
 
 

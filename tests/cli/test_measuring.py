@@ -263,7 +263,7 @@ def test_refused_choices_leave_no_run_behind(data: Path, capsys) -> None:
     save_dataset(data / "data", found.images, to_table([*rows, *more], "choices"))
     out = data / "out"
     told = correlation(capsys, data, "--colours", "--out", out, status=2)
-    assert "(detail, overall), expected one: name it by --dimension" in told
+    assert "(detail, overall), expected one: name the dimension" in told
     assert not out.exists()
     correlation(capsys, data, "--colours", "--dimension", "detail", "--out", out)
     assert (out / "study.json").is_file()

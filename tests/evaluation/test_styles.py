@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from palate.cli.main import main
 from palate.data.records import Image, Score
 from palate.data.tables import save_dataset, to_table, write_table
 from palate.errors import DataError
-from palate.evaluation.styles import benchmark_styles
+from palate.evaluation.board_tables import NONE
+from palate.evaluation.styles import benchmark_styles, style_csv, style_table
 
 STYLES = ("anime", "concept-art", "paintings", "photo")
 
@@ -94,17 +96,50 @@ def test_what_was_printed_stands_beside(folder, scorer, style, printed) -> None:
 
 
 def test_each_scorer_of_a_table_is_taken_alone() -> None:
-    import pyarrow as pa
-
     keys = keys_of("a")
     both = pa.concat_tables(
         [scored(keys, [1.0] * len(keys)), scored(keys, [3.0] * len(keys), "mps")]
     )
     found = benchmark_styles(images_of(keys), both)
     assert {(row.scorer, row.mean) for row in found} == {("hps-v2", 1.0), ("mps", 3.0)}
+    place = both.schema.get_field_index("dimension")
+    named = pa.array(["detail"] * len(both))
+    detail = both.set_column(place, both.schema.field(place), named)
+    apart = benchmark_styles(images_of(keys), pa.concat_tables([both, detail]))
+    assert len(apart) == 4 * 5
     twice = pa.concat_tables([scored(keys, [1.0] * len(keys))] * 2)
     with pytest.raises(DataError, match="two scores of one scorer"):
         benchmark_styles(images_of(keys), twice)
+
+
+def test_another_unit_has_nothing_printed() -> None:
+    keys = keys_of("sd14")
+    table = scored(keys, [0.27] * len(keys))
+    place = table.schema.get_field_index("unit")
+    table = table.set_column(place, table.schema.field(place), pa.array(["cosine"] * len(keys)))
+    assert {row.published for row in benchmark_styles(images_of(keys), table)} == {None}
+
+
+def test_what_is_not_of_these_images_is_refused() -> None:
+    keys = keys_of("a")
+    table = scored(keys, [1.0] * len(keys))
+    place = table.schema.get_field_index("prompt")
+    other = table.set_column(place, table.schema.field(place), pa.array(["other"] * len(keys)))
+    with pytest.raises(DataError, match=r"has no score for its prompt \(320 in all\)"):
+        benchmark_styles(images_of(keys), other)
+    with pytest.raises(DataError, match="the table of scores is empty"):
+        benchmark_styles(images_of(keys), table.slice(0, 0))
+    named = [key.replace("anime", "all") for key in keys]
+    with pytest.raises(DataError, match="a style called 'all'"):
+        benchmark_styles(images_of(named), scored(named, [1.0] * len(keys)))
+
+
+def test_a_style_of_one_image_has_no_interval() -> None:
+    keys = ["a/anime/00000.jpg"]
+    row = benchmark_styles(images_of(keys), scored(keys, [1.0]))[0]
+    assert row.to_dict()["low"] is None
+    assert NONE in style_table([row]).rows[0]
+    assert "nan" not in style_csv([row])
 
 
 def test_the_command_keeps_what_it_prints(tmp_path: Path, capsys) -> None:
@@ -122,7 +157,10 @@ def test_the_command_keeps_what_it_prints(tmp_path: Path, capsys) -> None:
     assert json.loads((out / "styles.json").read_text()) == told
     lines = list(csv.DictReader((out / "styles.csv").read_text().splitlines()))
     assert [line["published"] for line in lines] == ["27.26", "26.61", "26.66", "27.27", "26.95"]
-    assert "| hps-v2 | sd14 | anime | 80 | 27.00 |" in (out / "styles.md").read_text()
+    assert "| hps-v2 | overall | sd14 | anime | 80 | 27.00 |" in (out / "styles.md").read_text()
+    again = [*command[:-2], "--scores", str(tmp_path / "s.parquet")]
+    assert main(again) == 2
+    assert "two tables have scores of 'sd14' by 'hps-v2'" in capsys.readouterr().err
     before = (out / "styles.md").stat().st_mtime_ns
     assert main(command) == 0
     assert "Published for Stable Diffusion v1.4: tgxs002/HPSv2" in capsys.readouterr().out

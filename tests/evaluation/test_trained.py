@@ -90,6 +90,18 @@ def test_the_temperature_is_in_the_folder_and_changes_no_score(made):
     assert load(folder).card()["calibration"]["overall"]["temperature"] == found
 
 
+@pytest.mark.parametrize(("pad", "library"), [("training", "transformers"), ("always", "palate")])
+def test_the_card_says_how_images_were_padded(made, tmp_path, pad, library):
+    _, dataset, _ = made
+    train(dataset, tiny_clip(0), tmp_path / "run", TrainSettings(steps=2, batch=4, pad=pad))
+    describe_trained(tmp_path / "run", dataset, None, base="a tiny CLIP")
+    text = (tmp_path / "run" / "README.md").read_text("utf-8")
+    assert f"library_name: {library}\n" in text
+    assert "padded with black to a square" in text
+    processor = (tmp_path / "run" / "preprocessor_config.json").exists()
+    assert processor == (library == "transformers")
+
+
 def test_without_validation_the_card_says_that_nothing_was_measured(made, tmp_path):
     _, dataset, _ = made
     train(dataset, tiny_clip(0), tmp_path / "run", TrainSettings(steps=2, batch=4))

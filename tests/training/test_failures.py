@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -187,15 +188,42 @@ def test_a_full_disk_told_by_the_system_is_the_same(place, capsys, monkeypatch):
     interrupted(place, monkeypatch)
     before = (place / "run" / STATE).read_bytes()
 
-    def full(self, data):
-        self.fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise self.fault
+    class Broken(module._Opened):
+        def save(self, state):
+            self.file = SimpleNamespace(write=full)
+            super().save(state)
 
-    monkeypatch.setattr(module._Opened, "write", full)
+    def full(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "_Opened", Broken)
     capsys.readouterr()
     assert main(command(place)) == 2
     assert sentence(capsys).endswith("could not be written: No space left on device")
     assert (place / "run" / STATE).read_bytes() == before
+
+
+def test_ctrl_c_while_a_state_is_saved_is_an_interruption(place, capsys, monkeypatch):
+    import palate.training.loop as module
+
+    interrupted(place, monkeypatch)
+    before = (place / "run" / STATE).read_bytes()
+
+    class Interrupted(module._Opened):
+        def save(self, state):
+            self.file = SimpleNamespace(write=stop)
+            super().save(state)
+
+    def stop(data):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as now:
+        now.setattr(module, "_Opened", Interrupted)
+        capsys.readouterr()
+        assert main(command(place)) == 130
+    assert (place / "run" / STATE).read_bytes() == before
+    assert json.loads((place / "run" / "run.json").read_text())["status"] == "interrupted"
+    assert main(command(place)) == 0
 
 
 @pytest.mark.parametrize("which", ["choices", "validation", "base"])

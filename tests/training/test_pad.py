@@ -112,5 +112,10 @@ def test_the_recipes_pad_as_their_papers_do(root):
 
 
 def test_other_models_are_not_saved_padded():
-    with pytest.raises(SettingsError, match="pad is 'always', but only the model 'towers'"):
-        settings("always", model="mps", dimensions=("overall",))
+    with pytest.raises(SettingsError, match="'always', which is for the model 'towers', not 'mps'"):
+        settings("always", model="mps")
+
+
+def test_an_image_reward_is_standard_on_what_it_saw_and_so_never_padded():
+    with pytest.raises(SettingsError, match="'image-reward' does not read it"):
+        TrainSettings(model="image-reward", pad="training", steps=1, epsilon=1e-8)

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from palate.cli._options import scores_path
+from palate.cli._results import about
 from palate.cli._text import text_table
 
 
@@ -74,7 +75,7 @@ def _styles(
 ) -> None:
     """Score generators by style, as the HPS v2 benchmark does, beside what was published."""
     from palate.data.tables import read_table
-    from palate.errors import RunError
+    from palate.errors import DataError, RunError
     from palate.evaluation.styles import benchmark_styles, style_csv, style_table
     from palate.runs import RECORD, start_run, write_atomic
     from palate.stats.intervals import Bootstrap
@@ -84,9 +85,14 @@ def _styles(
     images = [_dataset(path).images for path in paths]
     places = [scores_path(table) for table in tables]
     scores = [read_table(place, "scores") for place in places]
-    rows = [
-        row for one in images for table in scores for row in benchmark_styles(one, table, bootstrap)
-    ]
+    rows = []
+    for one in images:
+        for place, table in zip(places, scores, strict=True):
+            with about(place):
+                rows += benchmark_styles(one, table, bootstrap)
+    told = [(row.scorer, row.dimension, row.generator, row.style) for row in rows]
+    if twice := next((one for one in told if told.count(one) > 1), None):
+        raise DataError(f"two tables have scores of {twice[2]!r} by {twice[0]!r}, expected one")
     table = style_table(rows)
     if out is not None:
         inputs = {

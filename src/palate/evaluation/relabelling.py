@@ -29,7 +29,7 @@ def decided_choices(choices: Any, dimension: str | None = None) -> tuple[Any, in
         raise DataError(f"there are no choices{on}")
     if len(names) > 1:
         raise DataError(
-            f"choices on {len(names)} dimensions ({', '.join(names)}), expected one: name it by --dimension"
+            f"choices on {len(names)} dimensions ({', '.join(names)}), expected one: name the dimension"
         )
     choices = choices.take(pc.sort_indices(choices.column("choice")))
     lengths = list_lengths(choices.column("images"))

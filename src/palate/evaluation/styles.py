@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from palate.data.codes import rows_of, text_hashes
 from palate.errors import DataError
-from palate.evaluation.board_tables import BoardTable, printed_with_grade, source_note
+from palate.evaluation.board_tables import NONE, BoardTable, printed_with_grade, source_note
 from palate.evaluation.joins import one_scorer
 from palate.evaluation.published import Published, benchmarks, published_values
 from palate.stats.intervals import Bootstrap, mean_estimate
+from palate.stats.numbers import finite
 
 CHUNK: Final = 80
 """Prompts in a chunk of the HPS v2 benchmark; a style has ten."""
@@ -35,13 +38,14 @@ class StyleScore:
     """Mean score of a generator's images in one style, and the deviation of the means of chunks.
 
     `low` and `high` bound the mean for other prompts of the style (95 %, bootstrap). `published` is what was printed for
-    this generator and scorer, if anything was. Higher is better.
+    this generator and a scorer of this name, if anything was. Higher is better.
 
     Source: HPSv2, `hpsv2/evaluation.py`: the scores of a style in the order of its prompts are cut into
     ten chunks of 80, and the standard deviation (population) of the means of chunks is printed.
     """
 
     scorer: str
+    dimension: str
     generator: str
     style: str
     images: int
@@ -60,7 +64,8 @@ class StyleScore:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         printed = None if self.published is None else self.published.to_dict()
-        return {**asdict(self), "published": printed, "difference": self.difference}
+        bounds = {"low": finite(self.low), "high": finite(self.high)}
+        return {**asdict(self), **bounds, "published": printed, "difference": self.difference}
 
 
 def benchmark_styles(
@@ -69,35 +74,52 @@ def benchmark_styles(
     """Score generators as the HPS v2 benchmark does: by style, in chunks of 80 prompts.
 
     `images` is a table whose keys are `model/style/00000.jpg` (see `palate data import hps-benchmark`) and
-    `scores` a table of one dimension; each of its scorers is taken alone. The last row of a generator is the mean of
-    all. Raises `DataError` where an image has no score or two.
+    `scores` a table of scores under the prompts of these images; each of its scorers and dimensions is taken alone. The
+    last row of a generator is the mean of all. Raises `DataError` where an image has no score or two.
     """
     if not len(images):
         raise DataError(
             "no images, expected the folder that `palate data import hps-benchmark` wrote"
         )
-    names = scores.column("scorer").unique().to_pylist()
-    return [row for name in names for row in _styles_by(name, images, scores, bootstrap)]
+    if not len(scores):
+        raise DataError("the table of scores is empty")
+    kinds = scores.select(["scorer", "dimension"]).group_by(
+        ["scorer", "dimension"], use_threads=False
+    )
+    return [
+        row
+        for kind in kinds.aggregate([]).to_pylist()
+        for row in _styles_by(kind["scorer"], kind["dimension"], images, scores, bootstrap)
+    ]
 
 
 def style_table(rows: Sequence[StyleScore]) -> BoardTable:
     """The scores by style as a table of texts."""
     cells = tuple(
         (
-            *(row.scorer, row.generator, row.style, f"{row.images:,}"),
-            *(f"{row.mean:.2f}", f"{row.low:.2f} to {row.high:.2f}", f"{row.deviation:.4f}"),
+            *(row.scorer, row.dimension, row.generator, row.style, f"{row.images:,}"),
+            *(f"{row.mean:.2f}", _between(row), f"{row.deviation:.4f}"),
             "" if row.published is None else printed_with_grade(row.published),
             "" if row.difference is None else f"{row.difference:+.2f}",
         )
         for row in rows
     )
-    header = ("scorer", "generator", "style", "images", "mean", "interval", "± of chunks")
+    header = (
+        "scorer",
+        "dimension",
+        "generator",
+        "style",
+        "images",
+        "mean",
+        "interval",
+        "± of chunks",
+    )
     told = dict.fromkeys(source_note(row.published) for row in rows if row.published is not None)
     return BoardTable(
         "HPS v2 benchmark",
         (*header, "published", "difference"),
         cells,
-        numeric=(3, 4, 6),
+        numeric=(4, 5, 7),
         notes=tuple(told),
     )
 
@@ -105,40 +127,55 @@ def style_table(rows: Sequence[StyleScore]) -> BoardTable:
 def style_csv(rows: Iterable[StyleScore]) -> str:
     """The scores by style as CSV with all digits."""
     buffer = io.StringIO()
-    names = ("scorer", "generator", "style", "images", "mean", "low", "high", "deviation", "chunks")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow((*names, "published", "difference"))
+    names = [field.name for field in fields(StyleScore)]
+    writer = csv.DictWriter(buffer, [*names, "difference"], lineterminator="\n")
+    writer.writeheader()
     for row in rows:
         told = "" if row.published is None else row.published.printed()
-        own = [getattr(row, name) for name in names]
-        writer.writerow([*own, told, "" if row.difference is None else row.difference])
+        writer.writerow(row.to_dict() | {"published": told})
     return buffer.getvalue()
 
 
+def _between(row: StyleScore) -> str:
+    return NONE if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
+
+
 def _styles_by(
-    scorer: str, images: Any, scores: Any, bootstrap: Bootstrap | None
+    scorer: str, dimension: str, images: Any, scores: Any, bootstrap: Bootstrap | None
 ) -> Iterator[StyleScore]:
-    groups = _groups(images, one_scorer(scores, scorer))
+    own = one_scorer(scores.filter(pc.equal(scores.column("dimension"), dimension)), scorer)
+    groups, unit = _groups(images, own), own.column("unit")[0].as_py()
     for generator in sorted({name for name, _ in groups}):
-        own = {style: group for (name, style), group in sorted(groups.items()) if name == generator}
-        for style, group in {**own, ALL: np.concatenate(list(own.values()))}.items():
-            printed = _printed(scorer, generator, style)
-            yield _style(scorer, generator, style, group, bootstrap, printed)
+        styles = {
+            style: group for (name, style), group in sorted(groups.items()) if name == generator
+        }
+        if ALL in styles:
+            raise DataError(
+                f"generator {generator!r} has a style called {ALL!r}, expected another name"
+            )
+        for style, group in {**styles, ALL: np.concatenate(list(styles.values()))}.items():
+            place = {
+                "scorer": scorer,
+                "dimension": dimension,
+                "generator": generator,
+                "style": style,
+            }
+            printed = _printed(scorer, unit, generator, style)
+            yield _style(place, group, bootstrap, printed)
 
 
 def _groups(images: Any, scores: Any) -> dict[tuple[str, str], NDArray[np.float64]]:
     """The scores of each generator and style, in the order of the prompts."""
-    if len(scores.column("image").unique()) < len(scores):
-        raise DataError("an image has two scores of one scorer; expected one dimension")
     keys = images.column("image").to_pylist()
-    rows = pc.index_in(images.column("image"), value_set=scores.column("image").combine_chunks())
-    values = np.asarray(
-        pc.take(scores.column("value"), rows.combine_chunks()).to_numpy(zero_copy_only=False),
-        dtype=np.float64,
-    )
+    given = _asked(scores)
+    if len(np.unique(given)) < len(given):
+        raise DataError("an image has two scores of one scorer on one dimension, expected one")
+    values = np.append(scores.column("value").to_numpy(), np.nan)[rows_of(_asked(images), given)]
     if np.isnan(values).any():
         missing = keys[int(np.argmax(np.isnan(values)))]
-        raise DataError(f"image {missing!r} has no score ({int(np.isnan(values).sum())} in all)")
+        raise DataError(
+            f"image {missing!r} has no score for its prompt ({int(np.isnan(values).sum())} in all)"
+        )
     found: dict[tuple[str, str], list[float]] = {}
     for place in np.argsort(np.asarray(keys, dtype=object), kind="stable"):
         parts = keys[place].split("/")
@@ -148,10 +185,12 @@ def _groups(images: Any, scores: Any) -> dict[tuple[str, str], NDArray[np.float6
     return {name: np.array(group) for name, group in found.items()}
 
 
+def _asked(table: Any) -> Any:
+    return text_hashes(table.column("image"), text_hashes(table.column("prompt")))
+
+
 def _style(
-    scorer: str,
-    generator: str,
-    style: str,
+    place: dict[str, str],
     values: NDArray[np.float64],
     bootstrap: Bootstrap | None,
     published: Published | None,
@@ -159,9 +198,7 @@ def _style(
     chunks = [np.mean(values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
     found = mean_estimate(values, bootstrap=bootstrap)
     return StyleScore(
-        scorer=scorer,
-        generator=generator,
-        style=style,
+        **place,
         images=len(values),
         mean=found.value,
         low=found.low,
@@ -172,10 +209,10 @@ def _style(
     )
 
 
-def _printed(scorer: str, generator: str, style: str) -> Published | None:
-    """What was printed for a generator by this very scorer: HPS v2 and v2.1 do not compare."""
+def _printed(scorer: str, unit: str, generator: str, style: str) -> Published | None:
+    """What was printed for a generator by a scorer of this name and unit: HPS v2 and v2.1 do not compare."""
     benchmark = f"{scorer.partition('@')[0]}-benchmark"
-    if benchmark not in benchmarks():
+    if benchmark not in benchmarks() or unit != "hps":  # 100 × cosine
         return None
     bare = re.sub(r"[\W_]+", "", generator.casefold())
     name = next((name for form, name in _SHORT if re.match(form, bare)), generator)

@@ -283,23 +283,28 @@ class _State:
 
 
 class _Opened:
-    """A file that remembers the system's fault, which ``torch.save`` replaces by one that says nothing of a full disk."""
+    """A file that remembers what went wrong with it, which ``torch.save`` replaces by an error that says nothing.
+
+    That is a full disk, or somebody's Ctrl-C.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.flush = file, file.flush
-        self.fault: OSError | None = None
+        self.fault: BaseException | None = None
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write straight to the file: a state is three times the size of what is trained."""
         try:
             torch.save(state, cast("BinaryIO", self))
-        except RuntimeError as error:
-            raise self.fault or error from error
+        except RuntimeError:
+            if self.fault is None:
+                raise
+            raise self.fault from None
 
     def write(self, data: Any) -> int:
         try:
             return self.file.write(data)
-        except OSError as error:
+        except BaseException as error:
             self.fault = error
             raise
 

@@ -18,7 +18,12 @@ _TOWERS = ("image_layers", "text_layers", "counting", "logit_scale", "train_logi
 _UNREAD: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "aesthetic": (*_TOWERS, "unit", "checkpointing", "mps"),
-        "image-reward": (*_TOWERS[2:], "unit", "mps"),
+        "image-reward": (
+            *_TOWERS[2:],
+            "unit",
+            "mps",
+            "pad",
+        ),  # what it learnt from makes its rewards standard
         "mps": ("unit",),
         "towers": ("mps",),
     }
@@ -120,7 +125,9 @@ class TrainSettings:
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if self.pad == "always" and self.model != "towers":
-            raise SettingsError("pad is 'always', but only the model 'towers' is saved so")
+            raise SettingsError(
+                f"pad is 'always', which is for the model 'towers', not '{self.model}'; expected training or never"
+            )
         if self.logit_scale is not None and not 0 < self.logit_scale < math.inf:
             raise SettingsError(f"logit_scale is {self.logit_scale}, expected above 0")
         self._refuse_unread()

@@ -55,7 +55,9 @@ def write_trained_card(facts: TrainedFacts) -> str:
 
 
 def _front_matter(facts: TrainedFacts) -> str:
-    plain = isinstance(facts.scorer, ClipScorer | SiglipScorer)
+    # transformers cannot pad as Palate does, so that such a folder has no file of its processor
+    whole = facts.record["settings"]["pad"] == "always"
+    plain = isinstance(facts.scorer, ClipScorer | SiglipScorer) and not whole
     lines = [f"library_name: {'transformers' if plain else 'palate'}"]
     lines += [f"license: {facts.licence or 'unknown'}", "tags:"]
     tags = ("palate", "text-to-image", "human-preference")
@@ -78,11 +80,18 @@ def _facts(facts: TrainedFacts) -> Iterator[tuple[str, str]]:
         "Objective",
         f"{settings['objective']}, {result['steps']:,} steps of {settings['batch']} choices",
     )
+    if settings["pad"] != "never":
+        yield "Images", _PADDED[settings["pad"]]
     yield "Kept", f"step {result['best_step']:,}{_kept(result)}"
     yield "Fingerprint", f"`{facts.scorer.fingerprint}`"
     yield "Licence of the weights", facts.licence or _UNKNOWN
     yield "Made with", f"Palate {record['palate']}, torch {record['versions']['torch']}"
 
+
+_PADDED = {
+    "training": "learnt from whole, padded with black to a square; scored as the base prepares them",
+    "always": "whole, padded with black to a square, in learning and scoring",
+}
 
 _UNKNOWN = (
     "not stated; those of the weights that it started from and of the data may bind it "

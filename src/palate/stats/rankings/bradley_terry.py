@@ -64,7 +64,7 @@ def bradley_terry(
 
     `covariates` are columns of differences, first minus second ("style control": prompt length,
     brightness); an effect is what one unit adds to η. `prompts` and `people` label the clusters
-    of the errors. Duels taken from one ranking depend on each other: cluster them. Without ties ν is
+    of the errors; an unknown person (None, an empty text, a number below 0) is another one in each row. Duels taken from one ranking depend on each other: cluster them. Without ties ν is
     0 and θ is 1, as in Bradley and Terry's model. Raises `DataError` where strengths have no
     finite maximum, in a sentence that names the items, unless a prior is set.
     """

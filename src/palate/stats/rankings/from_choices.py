@@ -121,9 +121,9 @@ def rank_choices(
     duels = (first[kept], second[kept], pairs.outcome[kept])
     chosen = model or _model(answered.picks, list_lengths(choices.column("images")))
     if chosen == "duels":
-        labels = (table.prompts, table.people)
-        asked = (None if one is None else one[pairs.choice[kept]] for one in labels)
-        found = bradley_terry(*duels, None, *asked, settings=rules)
+        rows = pairs.choice[kept]
+        clusters = (table.prompts[rows], _people(table.people, rows))
+        found = bradley_terry(*duels, None, *clusters, settings=rules)
     else:
         found = table.fitted(chosen, rules, picks=answered.picks)
     return Ranked(
@@ -143,7 +143,7 @@ class _Named:
         self.labels = _labels(pc.list_flatten(choices.column("images")), names)
         self.ranks = pc.list_flatten(choices.column("ranks")).to_numpy().astype(np.int64)
         self.lengths = list_lengths(choices.column("images"))
-        self.prompts, self.people = text_codes(choices.column("prompt")), _people(choices)
+        self.prompts, self.people = text_codes(choices.column("prompt")), annotator_codes(choices)
 
     def fitted(
         self, model: Literal["picks", "rankings"], rules: DuelSettings, picks: NDArray[np.bool_]
@@ -155,7 +155,7 @@ class _Named:
         there = sizes > 0
         offsets = np.concatenate([[0], np.cumsum(sizes[there])])
         columns = (self.labels[known], self.ranks[known], offsets, None)
-        clusters = (self.prompts[there], None if self.people is None else self.people[there])
+        clusters = (self.prompts[there], _people(self.people, np.flatnonzero(there)))
         told = {name: getattr(rules, name) for name in ("side", "prior", "errors", "level")}
         settings = OrderSettings(**told)
         if model == "picks":
@@ -165,14 +165,11 @@ class _Named:
         return plackett_luce(*columns, *clusters, settings=settings)
 
 
-def _people(choices: Any) -> NDArray[np.int64] | None:
-    """Number the people of choices, an unknown one as another in every choice; None where nobody is known."""
-    codes = annotator_codes(choices)
+def _people(people: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Number the people of some choices, an unknown one as another in every choice; None where nobody is known."""
+    codes = people[rows]
     strangers = codes < 0
-    if strangers.all():
-        return None
-    codes[strangers] = codes.max() + 1 + np.arange(int(strangers.sum()))
-    return codes
+    return None if strangers.all() else np.where(strangers, people.max() + 1 + rows, codes)
 
 
 def _labels(flat: Any, names: Mapping[str, str | None] | pa.Table | None) -> Labels:

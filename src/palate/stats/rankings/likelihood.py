@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from palate.data.codes import dense_codes
 from palate.errors import DataError
-from palate.stats.intervals import Column
+from palate.stats.intervals import Column, cluster_codes, person_codes
 from palate.stats.numbers import log_logistic, logistic
 
 Codes = NDArray[np.int64]
@@ -202,7 +202,8 @@ def inverse(maximum: Maximum, groups: Codes, names: tuple[str, ...]) -> Floats:
 class Clusters:
     """Numbers of the prompt and the person of every answer; None where they are not given.
 
-    Every answer of an unknown person is one of another person; `people` is None where nobody is known.
+    Every answer of an unknown person (None, an empty text, not a number, or a number below 0) is one of another person;
+    `people` is None where nobody is known.
     """
 
     prompts: Codes | None
@@ -219,34 +220,10 @@ def clusters_of(prompts: Column | None, people: Column | None, kept: NDArray[Any
     for kind, column in (("prompts", prompts), ("people", people)):
         if column is not None and len(column) != len(kept):
             raise DataError(f"{len(kept)} answers but {len(column)} {kind}")
-    about = None if prompts is None else _numbered(np.asarray(prompts)[kept])[0]
-    who, known = (None, 0) if people is None else _numbered(np.asarray(people)[kept], unknown=True)
+    rows = int(np.count_nonzero(kept))
+    about = None if prompts is None else cluster_codes(np.asarray(prompts)[kept], rows)
+    who, known = (None, []) if people is None else person_codes(np.asarray(people)[kept], rows)
     return Clusters(about, who if known else None)
-
-
-def _numbered(labels: NDArray[Any], *, unknown: bool = False) -> tuple[Codes, int]:
-    """Number labels from 0, and count the known ones.
-
-    Where labels can be `unknown` (None, an empty text, not a number, or a number below 0), each such row has a number
-    of its own.
-    """
-    if labels.dtype.kind in "iub":
-        named = labels >= 0 if unknown else np.ones(len(labels), np.bool_)
-        codes = np.empty(len(labels), np.int64)
-        codes[named] = dense_codes(labels[named])
-        known = int(codes[named].max(initial=-1)) + 1
-        codes[~named] = known + np.arange(int((~named).sum()))
-        return codes, known
-    rows = labels.tolist()
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(rows))}
-    codes = np.fromiter(map(numbers.__getitem__, rows), np.int64, len(rows))
-    if not unknown:
-        return codes, len(numbers)
-    # `x != x` finds a number that is none.
-    nobody = [number for row, number in numbers.items() if row in (None, "", b"") or row != row]  # noqa: PLR0124
-    strangers = np.isin(codes, nobody)
-    codes[strangers] = len(numbers) + np.arange(int(strangers.sum()))
-    return codes, len(numbers) - len(nobody)
 
 
 def chosen_errors(errors: Errors, clusters: Clusters) -> Errors:

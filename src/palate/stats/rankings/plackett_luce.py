@@ -67,7 +67,7 @@ def plackett_luce(
 
     `items` (labels) and `ranks` (lowest is best) are flat, and ranking i owns the entries
     `offsets[i]:offsets[i + 1]`, in the order shown; `weights`, `prompts` and `people` have one entry per
-    ranking. A ranking need not hold all items, and may hold one twice. At each stage an item is
+    ranking, and an unknown person (None, an empty text, a number below 0) is another one each time. A ranking need not hold all items, and may hold one twice. At each stage an item is
     chosen among those left with a probability proportional to exp(strength); a set of t tied
     items with one proportional to ν_t · exp(mean strength), in `davidson-luce`. `side` adds an
     effect to the item shown first. `covariates` have one value per entry ("style control"). Rankings that
