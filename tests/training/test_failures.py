@@ -188,7 +188,7 @@ def test_a_full_disk_told_by_the_system_is_the_same(place, capsys, monkeypatch):
     interrupted(place, monkeypatch)
     before = (place / "run" / STATE).read_bytes()
 
-    class Broken(module._Opened):
+    class Broken(module._StateFile):
         def save(self, state):
             self.file = SimpleNamespace(write=full)
             super().save(state)
@@ -196,7 +196,7 @@ def test_a_full_disk_told_by_the_system_is_the_same(place, capsys, monkeypatch):
     def full(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "_Opened", Broken)
+    monkeypatch.setattr(module, "_StateFile", Broken)
     capsys.readouterr()
     assert main(command(place)) == 2
     assert sentence(capsys).endswith("could not be written: No space left on device")
@@ -209,7 +209,7 @@ def test_ctrl_c_while_a_state_is_saved_is_an_interruption(place, capsys, monkeyp
     interrupted(place, monkeypatch)
     before = (place / "run" / STATE).read_bytes()
 
-    class Interrupted(module._Opened):
+    class Interrupted(module._StateFile):
         def save(self, state):
             self.file = SimpleNamespace(write=stop)
             super().save(state)
@@ -218,7 +218,7 @@ def test_ctrl_c_while_a_state_is_saved_is_an_interruption(place, capsys, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as now:
-        now.setattr(module, "_Opened", Interrupted)
+        now.setattr(module, "_StateFile", Interrupted)
         capsys.readouterr()
         assert main(command(place)) == 130
     assert (place / "run" / STATE).read_bytes() == before

@@ -191,7 +191,7 @@ def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
     task = Regression()
     begun = []
 
-    class Opened(module._Opened):
+    class Opened(module._StateFile):
         def save(self, state):
             begun.append(state)
             if len(begun) == 2:
@@ -202,7 +202,7 @@ def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
         def write(self, data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "_Opened", Opened)
+    monkeypatch.setattr(module, "_StateFile", Opened)
     with pytest.raises(RunError, match="No space left"):
         fit(task.parameters, task.losses_at, settings(), tmp_path)
     state = torch.load(tmp_path / STATE, weights_only=True)

@@ -77,7 +77,7 @@ def _styles(
     from palate.data.tables import read_table
     from palate.errors import DataError, RunError
     from palate.evaluation.styles import benchmark_styles, style_csv, style_table
-    from palate.runs import RECORD, start_run, write_atomic
+    from palate.runs import RECORD, start_run
     from palate.stats.intervals import Bootstrap
 
     asked = {name: given[name] for name in ("resamples", "seed") if given[name] is not None}
@@ -109,9 +109,8 @@ def _styles(
                 raise RunError(f"{out / name}: exists and is no run's; choose another --out")
         with start_run("evaluate styles", out, bootstrap, inputs, overwrite=overwrite) as run:
             if not run.finished:
-                for name, text in written.items():
-                    write_atomic(out / name, text)
-                run.finish({"rows": len(rows)}, files=[out / name for name in written])
+                files = _write(written, out)
+                run.finish({"rows": len(rows)}, files=files)
     typer.echo(json.dumps([row.to_dict() for row in rows]) if as_json else _text(table))
 
 
@@ -124,19 +123,25 @@ def _dataset(path: Path) -> Any:
     return load_dataset(path)
 
 
+def _write(written: dict[str, str], out: Path) -> list[Path]:
+    """Write texts into a folder; give their files."""
+    from palate.runs import write_atomic
+
+    for name, text in written.items():
+        write_atomic(out / name, text)
+    return [out / name for name in written]
+
+
 def _keep(found: Any, datasets: Any, scores: Any, out: Path) -> list[Path]:
     """Write the board as JSON, Markdown and CSV, and as a page where the extra is there."""
     from palate.evaluation.board_tables import board_csv, board_markdown
-    from palate.runs import write_atomic
 
     written = {
         "board.json": json.dumps(found.to_dict(), indent=1) + "\n",
         "board.md": board_markdown(found),
         "board.csv": board_csv(found),
     }
-    for name, text in written.items():
-        write_atomic(out / name, text)
-    files = [out / name for name in written]
+    files = _write(written, out)
     try:
         from palate.evaluation.board_page import write_board_page
 

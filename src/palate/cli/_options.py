@@ -36,6 +36,16 @@ ClipOption: TypeAlias = Annotated[
 DeviceOption: TypeAlias = Annotated[
     str, typer.Option("--device", help="Where it runs: cpu or cuda.")
 ]
+ImagesOption: TypeAlias = Annotated[
+    int | None, typer.Option("--images", help="Images per prompt [4].")
+]
+StepsOption: TypeAlias = Annotated[int | None, typer.Option("--steps", help="Sampling steps [50].")]
+GuidanceOption: TypeAlias = Annotated[
+    float | None, typer.Option("--guidance", help="Guidance scale [7.5].")
+]
+BatchOption: TypeAlias = Annotated[
+    int | None, typer.Option("--batch", help="Images at a time [4].")
+]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 DataArgument: TypeAlias = Annotated[

@@ -10,9 +10,13 @@ import typer
 
 from palate.cli._options import (
     ArchitectureOption,
+    BatchOption,
     ClipOption,
     DeviceOption,
+    GuidanceOption,
+    ImagesOption,
     JsonOption,
+    StepsOption,
     TokenizerOption,
     WeightsOption,
 )
@@ -59,10 +63,10 @@ def arms(  # noqa: PLR0917 - typer makes options of them
             "'' for none."
         ),
     ] = None,
-    images: Annotated[int | None, typer.Option(help="Images per prompt [4].")] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps [50].")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale [7.5].")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images at a time [4].")] = None,
+    images: ImagesOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    batch: BatchOption = None,
     run: Annotated[
         str | None, typer.Option(help="Name that every image's chance depends on ['arms'].")
     ] = None,

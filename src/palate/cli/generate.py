@@ -10,7 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from palate.cli._options import ClipOption, WeightsOption
+from palate.cli._options import (
+    BatchOption,
+    ClipOption,
+    GuidanceOption,
+    ImagesOption,
+    StepsOption,
+    WeightsOption,
+)
 
 _MANY = 400  # a sheet opens every image: of 512 × 512 pixels, so many took ten seconds of one core
 
@@ -48,10 +55,10 @@ def generate(  # noqa: PLR0917 - typer makes options of them
     prefix: Annotated[
         str | None, typer.Option(help="Words before every prompt; the noise stays the same.")
     ] = None,
-    images: Annotated[int | None, typer.Option(help="Images per prompt [4].")] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps [50].")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale [7.5].")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images at a time [4].")] = None,
+    images: ImagesOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    batch: BatchOption = None,
     run: Annotated[
         str | None, typer.Option(help="Name that every image's chance depends on ['generate'].")
     ] = None,

@@ -31,7 +31,7 @@ _COLUMNS: Final = (
 class BoardTable:
     """Text cells under a header, a title above, and notes below; `numeric` columns are set to the right.
 
-    The first two columns are the data set and the dimension.
+    The first two columns of a board's tables are the data set and the dimension.
     """
 
     title: str

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -141,9 +143,9 @@ def published_value(
     found = published_values(
         benchmark, protocol=protocol, name=name, part=part, unverified=unverified
     )
-    if not found:
+    if (best := surest(found)) is None:
         raise DataError(f"no published value of {name!r} on {benchmark} under {protocol}")
-    return min(found, key=lambda one: one.grade)
+    return best
 
 
 def published_beside(
@@ -156,8 +158,12 @@ def published_beside(
     printed = PRINTED_AS.get(scorer.partition("@")[0])
     if benchmark is None or printed is None:
         return None
-    found = published_values(benchmark, protocol=protocol, name=printed, part=part)
-    return min(found, key=lambda one: one.grade, default=None)
+    return surest(published_values(benchmark, protocol=protocol, name=printed, part=part))
+
+
+def surest(found: Iterable[Published]) -> Published | None:
+    """Take the surest of several printed values, the first of equally sure ones, or None."""
+    return min(found, key=attrgetter("grade"), default=None)
 
 
 def benchmarks() -> tuple[str, ...]:

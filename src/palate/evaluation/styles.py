@@ -18,13 +18,14 @@ from palate.data.codes import rows_of, text_hashes
 from palate.errors import DataError
 from palate.evaluation.board_tables import NONE, BoardTable, printed_with_grade, source_note
 from palate.evaluation.joins import one_scorer
-from palate.evaluation.published import Published, benchmarks, published_values
+from palate.evaluation.published import Published, benchmarks, published_values, surest
 from palate.stats.intervals import Bootstrap, mean_estimate
 from palate.stats.numbers import finite
 
 CHUNK: Final = 80
 """Prompts in a chunk of the HPS v2 benchmark; a style has ten."""
 ALL: Final = "all"
+_PLACE: Final = ("scorer", "dimension", "generator", "style")
 
 _SHORT: Final = (
     (r"^(?:compvis)?s(?:table)?d(?:iffusion)?v?14$", "Stable Diffusion v1.4"),
@@ -97,27 +98,17 @@ def style_table(rows: Sequence[StyleScore]) -> BoardTable:
     """The scores by style as a table of texts."""
     cells = tuple(
         (
-            *(row.scorer, row.dimension, row.generator, row.style, f"{row.images:,}"),
-            *(f"{row.mean:.2f}", _between(row), f"{row.deviation:.4f}"),
+            *(getattr(row, name) for name in _PLACE),
+            *(f"{row.images:,}", f"{row.mean:.2f}", _between(row), f"{row.deviation:.4f}"),
             "" if row.published is None else printed_with_grade(row.published),
             "" if row.difference is None else f"{row.difference:+.2f}",
         )
         for row in rows
     )
-    header = (
-        "scorer",
-        "dimension",
-        "generator",
-        "style",
-        "images",
-        "mean",
-        "interval",
-        "± of chunks",
-    )
     told = dict.fromkeys(source_note(row.published) for row in rows if row.published is not None)
     return BoardTable(
         "HPS v2 benchmark",
-        (*header, "published", "difference"),
+        (*_PLACE, "images", "mean", "interval", "± of chunks", "published", "difference"),
         cells,
         numeric=(4, 5, 7),
         notes=tuple(told),
@@ -154,14 +145,8 @@ def _styles_by(
                 f"generator {generator!r} has a style called {ALL!r}, expected another name"
             )
         for style, group in {**styles, ALL: np.concatenate(list(styles.values()))}.items():
-            place = {
-                "scorer": scorer,
-                "dimension": dimension,
-                "generator": generator,
-                "style": style,
-            }
-            printed = _printed(scorer, unit, generator, style)
-            yield _style(place, group, bootstrap, printed)
+            place = dict(zip(_PLACE, (scorer, dimension, generator, style), strict=True))
+            yield _style(place, group, bootstrap, _printed(scorer, unit, generator, style))
 
 
 def _groups(images: Any, scores: Any) -> dict[tuple[str, str], NDArray[np.float64]]:
@@ -217,5 +202,4 @@ def _printed(scorer: str, unit: str, generator: str, style: str) -> Published | 
     bare = re.sub(r"[\W_]+", "", generator.casefold())
     name = next((name for form, name in _SHORT if re.match(form, bare)), generator)
     part = "average" if style == ALL else style
-    found = published_values(benchmark, protocol="hps-benchmark", name=name, part=part)
-    return min(found, key=lambda one: one.grade, default=None)
+    return surest(published_values(benchmark, protocol="hps-benchmark", name=name, part=part))

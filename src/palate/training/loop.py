@@ -253,7 +253,7 @@ class _State:
             "found": found,
         }
         with atomic_path(file) as temporary, temporary.open("wb") as opened:
-            _Opened(opened).save(state)
+            _StateFile(opened).save(state)
 
     def load(self, file: Path) -> None:
         """Go back to a saved state, which all processes must see."""
@@ -282,7 +282,7 @@ class _State:
         return self.found
 
 
-class _Opened:
+class _StateFile:
     """A file that remembers what went wrong with it, which ``torch.save`` replaces by an error that says nothing.
 
     That is a full disk, or somebody's Ctrl-C.

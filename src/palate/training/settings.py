@@ -18,12 +18,8 @@ _TOWERS = ("image_layers", "text_layers", "counting", "logit_scale", "train_logi
 _UNREAD: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "aesthetic": (*_TOWERS, "unit", "checkpointing", "mps"),
-        "image-reward": (
-            *_TOWERS[2:],
-            "unit",
-            "mps",
-            "pad",
-        ),  # what it learnt from makes its rewards standard
+        # `pad`: rewards are made standard over what was learnt from, which must look as it will when it is scored
+        "image-reward": (*_TOWERS[2:], "unit", "mps", "pad"),
         "mps": ("unit",),
         "towers": ("mps",),
     }
